@@ -1,0 +1,104 @@
+"""What is wanted of a sandbox, as frozen values; what runs is ``sandbox.Sandbox``."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from hyper_kernel.errors import RequestError
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB, check_machine
+
+#: The image a sandbox starts from when nothing else is said.
+DEFAULT_IMAGE = "hyper/python:latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A program to run in a sandbox.
+
+    ``env`` entries are ``NAME=value``; an empty ``argv``, ``user`` or ``cwd`` means what the image says.
+    """
+
+    argv: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """A Jupyter kernel to run in a sandbox.
+
+    ``name`` is a kernelspec of the image (empty: its first). ``folder`` is the host's folder of the notebook and
+    ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``. ``key`` signs the messages.
+    """
+
+    name: str = ""
+    key: str = ""
+    env: tuple[str, ...] = ()
+    folder: str = ""
+    files: str = "copy"
+    transport: str = "ipc"
+
+    def __post_init__(self) -> None:
+        if self.files not in ("copy", "none"):
+            raise RequestError(f"files={self.files!r} is not known", hint="use copy or none")
+        if self.transport not in ("ipc", "tcp"):
+            raise RequestError(f"transport={self.transport!r} is not known", hint="use ipc or tcp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process a sandbox belongs to: when it is gone for ``grace_s``, the sandbox is stopped.
+
+    ``start_ticks`` (field 22 of /proc/PID/stat) tells it from a later process with the same pid.
+    """
+
+    pid: int
+    start_ticks: int
+    grace_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """One sandbox: a machine, the image it starts from, and a program or a kernel to run in it."""
+
+    image: str = DEFAULT_IMAGE
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    cpus: int = DEFAULT_CPUS
+    hostname: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    auto_remove: bool = False
+    process: ProcessSpec = ProcessSpec()
+    kernel: KernelSpec | None = None
+    owner: Owner | None = None
+
+    def __post_init__(self) -> None:
+        check_machine(self.memory_mib, self.cpus)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data that :meth:`from_dict` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """A spec from plain data.
+
+        :raise RequestError: an unknown key or a value outside its limits.
+        """
+        data = dict(data)
+        if process := data.pop("process", None):
+            data["process"] = _build(ProcessSpec, process)
+        if kernel := data.pop("kernel", None):
+            data["kernel"] = _build(KernelSpec, kernel)
+        if owner := data.pop("owner", None):
+            data["owner"] = _build(Owner, owner)
+        spec: Self = _build(cls, data)
+        return spec
+
+
+def _build(cls: Any, data: dict[str, Any]) -> Any:
+    names = {item.name for item in fields(cls)}
+    if unknown := sorted(set(data) - names):
+        raise RequestError(f"{cls.__name__} has no {', '.join(unknown)}", hint=f"it knows {', '.join(sorted(names))}")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})

@@ -1,0 +1,158 @@
+"""The contract between host and guest, used by both sides; standard library only, no I/O.
+
+Version rule: ``VERSION`` grows with every change that an older peer could misread. The guest says its version in
+HELLO, the host its own in WELCOME; each side refuses any other than its own. Numbers of messages are never reused.
+
+Ports (vsock)::
+
+    HELLO_PORT   the host listens, the guest dials once it is up and again whenever the device comes back;
+                 carries HELLO, WELCOME, then REQUEST / REPLY / EVENT for as long as the device lives
+    STREAM_PORT  the guest listens, the host dials: one connection per stream, which starts with OPEN
+
+A frame::
+
+    0        4      5                  5 + length
+    +--------+------+------------------+
+    | length | type | payload          |      length: big endian, of the payload alone
+    +--------+------+------------------+
+
+REQUEST is ``{"id": int, "op": str, "args": {...}}``; REPLY is ``{"id": int, "result": {...}}`` or
+``{"id": int, "error": str}``; EVENT is ``{"event": str, ...}``. The same frames run between hyperd and a shim.
+
+Operations (guest)::
+
+    resync        {time_ns, entropy (hex, >= 32 bytes), hostname, scratch_mib, image: {env: [str], user: str, cwd: str}}
+                  -> {}      always first: nothing else is served before it
+    kernel.start  {name: str|null, key: str, env: {str: str}, cwd: str, client: {connection info sent as is}}
+                  -> {pid, ports: {shell, iopub, stdin, control, hb}, spec: {kernel.json of the image}}
+    kernel.signal {signal: int} -> {}          to the kernel's whole process group; no error when it is gone
+    stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}
+    poweroff      {} -> {}                     syncs and powers the machine off
+
+Events (guest): ``kernel.exit`` {code: int|null, signal: int|null}.
+
+Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"error": str}``::
+
+    exec     {argv: [str], env: {str: str}, cwd: str, user: str, tty: bool, rows: int, cols: int} -> OPENED {pid}
+             then STDIN / STDIN_EOF / RESIZE {rows, cols} / SIGNAL {signal} to the guest,
+             STDOUT / STDERR / EXIT {code: int|null, signal: int|null} to the host; EXIT is the last frame
+    put      {path: str}: STDIN carries a tar archive that is unpacked below path, STDIN_EOF ends it; then EXIT
+    get      {path: str}: STDOUT carries a tar archive of path (a folder or one file); then EXIT
+             (put and get: on failure STDERR carries the reason and EXIT's code is not 0)
+    connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
+             127.0.0.1:port in the guest
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+VERSION = 1
+HELLO_PORT = 1024
+STREAM_PORT = 1025
+#: The five channels of a kernel are offered at these TCP ports of the guest's loopback.
+KERNEL_PORTS = {"shell": 57001, "iopub": 57002, "stdin": 57003, "control": 57004, "hb": 57005}
+#: Largest payload of one frame, in bytes; larger ones are a violation of the contract.
+MAX_PAYLOAD = 256 * 1024
+#: Data frames (STDIN, STDOUT, STDERR) carry at most this many bytes, so that frames of streams interleave.
+MAX_DATA = 64 * 1024
+
+_HEADER = struct.Struct(">IB")
+
+
+class Type(IntEnum):
+    """The number of a frame's type. Never reuse one."""
+
+    HELLO = 1
+    WELCOME = 2
+    REQUEST = 3
+    REPLY = 4
+    EVENT = 5
+    OPEN = 16
+    OPENED = 17
+    REFUSED = 18
+    STDIN = 32
+    STDIN_EOF = 33
+    STDOUT = 34
+    STDERR = 35
+    EXIT = 36
+    RESIZE = 37
+    SIGNAL = 38
+
+
+_KNOWN = frozenset(Type)
+#: Types whose payload is raw bytes; all others carry a JSON object.
+RAW_TYPES = frozenset({Type.STDIN, Type.STDOUT, Type.STDERR})
+
+
+class WireError(Exception):
+    """The peer broke the contract."""
+
+
+def pack(kind: Type, payload: bytes | dict[str, Any] = b"") -> bytes:
+    """One frame.
+
+    :param kind: its type.
+    :param payload: bytes for a raw type, a JSON object (dict) for any other; empty bytes mean ``{}`` there.
+    :raise WireError: the payload is over ``MAX_PAYLOAD``.
+    """
+    body = payload if isinstance(payload, bytes) else json.dumps(payload, separators=(",", ":")).encode()
+    if len(body) > MAX_PAYLOAD:
+        raise WireError(f"a {kind.name} frame of {len(body)} bytes is over the limit of {MAX_PAYLOAD}")
+    return _HEADER.pack(len(body), kind) + body
+
+
+def parse(kind: Type, payload: bytes) -> dict[str, Any]:
+    """The JSON object in a frame's payload.
+
+    :raise WireError: it is not a JSON object.
+    """
+    if not payload:
+        return {}
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        raise WireError(f"a {kind.name} frame does not hold JSON") from exc
+    if not isinstance(value, dict):
+        raise WireError(f"a {kind.name} frame does not hold a JSON object")
+    return value
+
+
+class Decoder:
+    """Cuts a byte stream into frames; holds at most one frame's bytes beyond what it was last fed."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Type, bytes]]:
+        """Take bytes, yield the frames they complete as ``(type, payload)``.
+
+        :raise WireError: an unknown type or an oversized length; the stream cannot be read on after that.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            length, number = _HEADER.unpack_from(self._buffer)
+            # SECURITY: a peer can never make the other side hold more than MAX_PAYLOAD bytes for one frame.
+            if length > MAX_PAYLOAD:
+                raise WireError(f"a frame of {length} bytes is over the limit of {MAX_PAYLOAD}")
+            if number not in _KNOWN:
+                raise WireError(f"frame type {number} is not known to version {VERSION}")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            yield Type(number), payload
+
+
+def check_version(hello: dict[str, Any]) -> None:
+    """Refuse a peer of another version.
+
+    :param hello: the object in its HELLO or WELCOME.
+    :raise WireError: its version is not ``VERSION``.
+    """
+    theirs = hello.get("version")
+    if theirs != VERSION:
+        raise WireError(f"the peer speaks version {theirs!r} of the contract, this side version {VERSION}")
