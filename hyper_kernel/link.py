@@ -1,0 +1,165 @@
+"""Frames of ``wire`` over a socket, from the host's side: requests with replies, events, and streams.
+
+Used with the guest's agent and between hyperd and a shim. A link reads with bounds whatever the peer sends.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+from hyper_kernel import wire
+from hyper_kernel.errors import GuestError, LostError
+from hyper_kernel.wire import Type
+
+_READ = 128 * 1024
+
+
+class Frames:
+    """A socket that carries frames, for one reader and any number of writers.
+
+    :param sock: connected and non-blocking; owned from here on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = wire.Decoder()
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def dial(cls, path: str) -> Self:
+        """Connect to a Unix socket.
+
+        :raise OSError: nobody listens there.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    async def send(self, kind: Type, payload: bytes | dict[str, Any] = b"") -> None:
+        """Send one frame; returns when the socket has taken all of it (so a slow peer slows the caller).
+
+        :raise OSError: the connection is gone.
+        """
+        frame = wire.pack(kind, payload)
+        async with self._writing:
+            await asyncio.get_running_loop().sock_sendall(self._sock, frame)
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Type, bytes]]:
+        """Frames until the peer ends the stream or the connection breaks.
+
+        :raise WireError: the peer broke the contract.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(self._sock, _READ)
+            except OSError:
+                return
+            if not data:
+                return
+            for frame in self._decoder.feed(data):
+                yield frame
+
+    async def receive(self) -> tuple[Type, bytes]:
+        """The first frame of a stream.
+
+        :raise LostError: the peer closed before it.
+        """
+        async for frame in self:
+            return frame
+        raise LostError("the connection closed before its first frame")
+
+    def detach(self) -> socket.socket:
+        """The bare socket, for a stream that goes on without frames."""
+        return self._sock
+
+    def close(self) -> None:
+        """Close the socket; waiting readers end."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+
+class Link:
+    """Requests, replies and events over :class:`Frames`.
+
+    :param frames: owned from here on.
+    :param on_event: called with each EVENT's object, in order, on the loop; must not block.
+    :param peer: who answers, for messages ("the guest", "the shim").
+    """
+
+    def __init__(self, frames: Frames, *, on_event: Callable[[dict[str, Any]], None], peer: str) -> None:
+        self._frames = frames
+        self._on_event = on_event
+        self._peer = peer
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._lost = False
+        self._reader = asyncio.create_task(self._read())
+
+    async def request(self, op: str, *, deadline_s: float = 30.0, **args: Any) -> dict[str, Any]:
+        """Ask for an operation and wait for its result.
+
+        :raise GuestError: the peer answered with an error.
+        :raise LostError: no answer within ``deadline_s``, or the link broke: the operation may have happened.
+        """
+        if self._lost:
+            raise LostError(f"{self._peer} is gone")
+        number = next(self._ids)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._frames.send(Type.REQUEST, {"id": number, "op": op, "args": args})
+                return await answer
+        except TimeoutError as exc:
+            raise LostError(f"{self._peer} did not answer {op} within {deadline_s:g} s") from exc
+        except OSError as exc:
+            raise LostError(f"{self._peer} is gone: {exc}") from exc
+        finally:
+            self._waiting.pop(number, None)
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer has gone; raises nothing."""
+        await asyncio.wait([self._reader])
+
+    async def close(self) -> None:
+        """Close the connection; requests under way raise :class:`LostError`."""
+        self._frames.close()
+        await self.wait_closed()
+
+    async def _read(self) -> None:
+        problem = f"{self._peer} closed the connection"
+        try:
+            async for kind, payload in self._frames:
+                self._take(kind, wire.parse(kind, payload))
+        except wire.WireError as exc:
+            problem = f"{self._peer} broke the contract: {exc}"
+        finally:
+            self._lost = True
+            self._frames.close()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(LostError(problem))
+
+    def _take(self, kind: Type, message: dict[str, Any]) -> None:
+        if kind is Type.EVENT:
+            self._on_event(message)
+        elif kind is Type.REPLY:
+            answer = self._waiting.get(message.get("id", 0))
+            if answer is None or answer.done():
+                return  # it came after its deadline
+            result = message.get("result")
+            if isinstance(result, dict):
+                answer.set_result(result)
+            else:
+                answer.set_exception(GuestError(f"{self._peer}: {str(message.get('error'))[:2000]}"))
+        else:
+            raise wire.WireError(f"{kind.name} is not for a control connection")
