@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from hyper_kernel.errors import HostError
+from hyper_kernel.errors import HostError, RequestError
 from hyper_kernel.spec import SandboxSpec
 
 
@@ -60,7 +60,7 @@ class Record:
         partial = folder / f"record.json.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial.write_text(json.dumps({**asdict(self), "spec": self.spec.as_dict()}))
+            partial.write_text(json.dumps(self.as_dict()))
             partial.replace(folder / "record.json")
         except OSError as exc:
             partial.unlink(missing_ok=True)
@@ -75,13 +75,28 @@ class Record:
         :raise HostError: there is none or it cannot be read.
         """
         try:
-            data = json.loads((folder / "record.json").read_text())
-            data["spec"] = SandboxSpec.from_dict(data["spec"])
-            data["state"] = State(data["state"])
-            data["notes"] = tuple(data["notes"])
-            return cls(**data)
-        except (OSError, ValueError, TypeError, KeyError) as exc:
+            return cls.from_dict(json.loads((folder / "record.json").read_text()))
+        except (OSError, ValueError, TypeError, KeyError, RequestError) as exc:
             raise HostError(f"cannot read the record in {folder}: {exc}", hint=f"remove {folder}") from exc
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data that :meth:`from_dict` takes back."""
+        return {**asdict(self), "spec": self.spec.as_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """A record from plain data.
+
+        :raise ValueError, TypeError, KeyError, RequestError: it is not the data of a record.
+        """
+        return cls(
+            **{
+                **data,
+                "spec": SandboxSpec.from_dict(data["spec"]),
+                "state": State(data["state"]),
+                "notes": tuple(data.get("notes", ())),
+            }
+        )
 
     def changed(self, **changes: Any) -> Self:
         """A copy with these fields changed."""

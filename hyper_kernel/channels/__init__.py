@@ -1,0 +1,1 @@
+"""Jupyter's five channels between clients on the host and a kernel in a guest."""

@@ -1,0 +1,1 @@
+"""Handles of the operating system: processes, locks, facts about this machine."""

@@ -1,0 +1,82 @@
+"""The interface every hypervisor driver fills; QEMU (``qemu/``) is the first."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class Tier(StrEnum):
+    """How strong the isolation of a machine is."""
+
+    #: KVM: the processor itself separates guest and host.
+    HARDWARE = "hardware"
+    #: Software emulation (TCG), which its authors do not call a security boundary.
+    SOFTWARE = "software"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineConfig:
+    """One virtual machine. ``disks`` are read-only images, seen in this order by the guest."""
+
+    name: str
+    tier: Tier
+    memory_mib: int
+    cpus: int
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    disks: tuple[Path, ...]
+
+
+class VsockDevice(Protocol):
+    """What a driver needs to plug in a vsock device."""
+
+    @property
+    def driver(self) -> str:
+        """``vhost-user-vsock-pci`` or ``vhost-vsock-pci``."""
+
+    @property
+    def fd(self) -> int:
+        """The socket of the vhost-user backend, or the open ``/dev/vhost-vsock``."""
+
+    @property
+    def cid(self) -> int:
+        """The guest's context id."""
+
+
+class Machine(Protocol):
+    """A running (or paused) virtual machine; ends with the context it was started in."""
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the guest's memory."""
+
+    @property
+    def command(self) -> str:
+        """Its exact, copy-pasteable command line."""
+
+    async def plug_vsock(self, device: VsockDevice) -> None:
+        """Hot-plug the device. :raise HostError: the hypervisor refuses."""
+
+    async def resume(self) -> None:
+        """Let the guest's processors run. :raise HostError: the hypervisor refuses."""
+
+    async def wait_exit(self) -> str:
+        """Wait until the machine has ended; say how, for people (``powered off``, ``guest panic``)."""
+
+    def console_tail(self, lines: int = 30) -> str:
+        """The last lines of the guest's console and of the hypervisor's own messages."""
+
+
+class Hypervisor(Protocol):
+    """Starts machines."""
+
+    def start(self, config: MachineConfig, folder: Path) -> AbstractAsyncContextManager[Machine]:
+        """A machine that is loaded but does not run yet; leaving the context kills it and leaves nothing.
+
+        :param config: what is wanted.
+        :param folder: where ``console.log`` goes.
+        :raise HostError: it does not start; the message holds its own words.
+        """

@@ -1,0 +1,1 @@
+"""The QEMU driver. Nothing outside this folder imports ``qemu.qmp``."""

@@ -1,0 +1,76 @@
+"""QEMU's command line, as data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyper_kernel.hypervisor import MachineConfig, Tier
+
+BINARY = "qemu-system-x86_64"
+
+_MACHINE = "pc,memory-backend=ram0,usb=off,vmport=off,hpet=off"
+_CPU = {
+    # The whole of what TCG emulates: the best instructions for numpy's kernels.
+    Tier.SOFTWARE: "max",
+    # SECURITY: no nested virtualisation, so the guest never reaches the host's nested paging code.
+    Tier.HARDWARE: "host,-svm,-vmx",
+}
+_ACCEL = {Tier.SOFTWARE: "tcg,thread=multi", Tier.HARDWARE: "kvm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """Descriptors QEMU inherits: no path, so no race and nothing to clean up."""
+
+    qmp: int
+    console: int
+    memory: int
+
+
+def argv(config: MachineConfig, fds: Inherited) -> list[str]:
+    """The command line of a machine that starts paused."""
+    return [word for option in _options(config, fds) for word in option]
+
+
+def _options(config: MachineConfig, fds: Inherited) -> Iterator[tuple[str, ...]]:
+    yield (BINARY,)
+    yield "-name", config.name
+    yield "-machine", _MACHINE
+    yield "-accel", _ACCEL[config.tier]
+    yield "-cpu", _CPU[config.tier]
+    yield "-smp", str(config.cpus)
+    yield "-m", f"size={config.memory_mib}M"
+    # A file, not memory-backend-memfd: x-ignore-shared leaves those out since QEMU 8.1.
+    yield (
+        "-object",
+        f"memory-backend-file,id=ram0,size={config.memory_mib}M,mem-path=/proc/self/fd/{fds.memory},share=on",
+    )
+    yield ("-nodefaults",)
+    yield ("-no-user-config",)
+    yield "-display", "none"
+    # A guest that panics reboots (panic=-1): then QEMU ends, and says so by its SHUTDOWN event.
+    yield ("-no-reboot",)
+    # SECURITY: QEMU may not start programs, change its user or its resource limits.
+    yield "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+    yield "-chardev", f"socket,id=qmp,fd={fds.qmp}"
+    yield "-mon", "chardev=qmp,mode=control"
+    yield "-chardev", f"socket,id=console,fd={fds.console}"
+    yield "-serial", "chardev:console"
+    for number, disk in enumerate(config.disks):
+        node = f"disk{number}"
+        # Locks would make machines that share a read-only image wait for nothing.
+        yield (
+            "-blockdev",
+            f"driver=raw,node-name={node},read-only=on,"
+            f"file.driver=file,file.filename={_escape(str(disk))},file.locking=off",
+        )
+        yield "-device", f"virtio-blk-pci,drive={node},addr={number + 4:#x}"
+    yield "-device", "vmgenid,guid=auto"
+    yield "-kernel", str(config.kernel)
+    yield "-initrd", str(config.initrd)
+    yield "-append", config.cmdline
+    yield ("-S",)
+
+
+def _escape(path: str) -> str:
+    """A path inside a comma-separated option: QEMU wants commas doubled."""
+    return path.replace(",", ",,")

@@ -1,0 +1,197 @@
+"""QEMU machines, driven by QMP over an inherited socketpair."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from hyper_kernel.errors import HostError
+from hyper_kernel.host.console import Console
+from hyper_kernel.host.process import Child
+from hyper_kernel.hypervisor import MachineConfig, VsockDevice
+from hyper_kernel.qemu.argv import Inherited, argv
+
+log = logging.getLogger(__name__)
+
+#: QEMU greets within tens of milliseconds; a busy host may take its time.
+_GREETING_S = 20.0
+_COMMAND_S = 20.0
+#: What a clean end is called: the reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
+POWERED_OFF = "powered off"
+_CAUSES = {
+    "guest-shutdown": POWERED_OFF,
+    "guest-reset": "guest panic or reboot",
+    "guest-panic": "guest panic",
+    "host-qmp-quit": POWERED_OFF,
+    "host-signal": "QEMU was told to end by a signal",
+}
+
+
+class Qemu:
+    """The QEMU driver of :class:`hyper_kernel.hypervisor.Hypervisor`."""
+
+    @asynccontextmanager
+    async def start(self, config: MachineConfig, folder: Path) -> AsyncIterator["QemuMachine"]:
+        """A paused machine; see :class:`hyper_kernel.hypervisor.Hypervisor`."""
+        async with AsyncExitStack() as stack:
+            console = stack.enter_context(Console(folder / "console.log"))
+            child, monitor = _spawn(config, console)
+            stack.push_async_callback(child.kill)
+            machine = QemuMachine(child, console)
+            stack.push_async_callback(machine.disconnect)
+            await machine.connect(monitor)
+            yield machine
+
+
+class QemuMachine:
+    """One QEMU process; see :class:`hyper_kernel.hypervisor.Machine`."""
+
+    def __init__(self, child: Child, console: Console) -> None:
+        self._child = child
+        self._console = console
+        self._qmp = QMPClient("hyper")
+        self._cause = ""
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<QemuMachine pid={self.pid} cause={self._cause or '-'}>"
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._child.pid
+
+    @property
+    def command(self) -> str:
+        """QEMU's command line, quoted for a shell."""
+        return self._child.command
+
+    async def connect(self, monitor: socket.socket) -> None:
+        """Take QMP's greeting.
+
+        :raise HostError: QEMU ended instead; with its own words.
+        """
+        greeting = asyncio.create_task(self._qmp.connect(monitor))
+        ended = asyncio.create_task(self._child.wait())
+        await asyncio.wait({greeting, ended}, timeout=_GREETING_S, return_when=asyncio.FIRST_COMPLETED)
+        if not greeting.done() or greeting.exception():
+            greeting.cancel()
+            await asyncio.gather(greeting, return_exceptions=True)
+            how = f"ended with {ended.result()}" if ended.done() else f"did not greet within {_GREETING_S:g} s"
+            ended.cancel()
+            log.error("failed command: %s", self.command)
+            raise HostError(f"QEMU {how}: {self._own_words()}", hint="run: hyper doctor")
+        ended.cancel()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def plug_vsock(self, device: VsockDevice) -> None:
+        """Hot-plug a vsock device, backed by our vhost-user backend or by the host's kernel."""
+        await self._give_fd("vsock", device.fd)
+        options: dict[str, Any] = {"driver": device.driver, "id": "vsock0", "addr": "0x10"}
+        if device.driver.startswith("vhost-user"):
+            address = {"type": "fd", "data": {"str": "vsock"}}
+            backend = {"type": "socket", "data": {"addr": address, "server": False}}
+            await self._execute("chardev-add", {"id": "vsock", "backend": backend})
+            await self._execute("device_add", options | {"chardev": "vsock"})
+        else:
+            await self._execute("device_add", options | {"vhostfd": "vsock", "guest-cid": device.cid})
+
+    async def resume(self) -> None:
+        """Let the guest run."""
+        await self._execute("cont")
+
+    async def wait_exit(self) -> str:
+        """Wait until QEMU has ended; say how."""
+        code = await self._child.wait()
+        if self._watcher:
+            await asyncio.wait([self._watcher])
+        if self._cause:
+            return self._cause
+        if code < 0:
+            return f"QEMU was killed (signal {-code})"
+        return f"QEMU failed (exit code {code}): {self._own_words()}"
+
+    def console_tail(self, lines: int = 30) -> str:
+        """The last lines of the console and of QEMU's own messages."""
+        return self._console.tail(lines)
+
+    async def disconnect(self) -> None:
+        """Close QMP; used by the context that started the machine."""
+        if self._watcher:
+            self._watcher.cancel()
+        with _quiet():
+            await self._qmp.disconnect()
+
+    async def _watch(self) -> None:
+        async for event in self._qmp.events:
+            log.debug("<-- %s", event)
+            if event["event"] == "SHUTDOWN":
+                cause = str(cast("dict[str, Any]", event["data"])["reason"])
+                self._cause = _CAUSES.get(cause, cause)
+            if event["event"] == "SHUTDOWN" or self._qmp.runstate.name != "RUNNING":
+                return
+
+    async def _give_fd(self, name: str, fd: int) -> None:
+        self._qmp.send_fd_scm(fd)
+        await self._execute("getfd", {"fdname": name})
+
+    async def _execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        log.debug("--> %s %s", command, arguments or "")
+        try:
+            async with asyncio.timeout(_COMMAND_S):
+                return await self._qmp.execute(command, arguments)
+        except ExecuteError as exc:
+            raise HostError(f"QEMU refuses {command}: {exc}") from exc
+        except (QMPError, OSError) as exc:
+            raise HostError(f"QEMU ended during {command}: {self._own_words()}") from exc
+        except TimeoutError as exc:
+            raise HostError(f"QEMU did not answer {command} within {_COMMAND_S:g} s") from exc
+
+    def _own_words(self) -> str:
+        return self._console.tail(5) or "it said nothing"
+
+
+def _spawn(config: MachineConfig, console: Console) -> tuple[Child, socket.socket]:
+    """Start QEMU; return it and our end of its monitor."""
+    ours, theirs = socket.socketpair()
+    with theirs, open_memory(config.memory_mib) as memory:
+        fds = Inherited(qmp=theirs.fileno(), console=console.guest_fd, memory=memory)
+        try:
+            child = Child(argv(config, fds), output=console.host_fd, pass_fds=(fds.qmp, fds.console, fds.memory))
+        except BaseException:
+            ours.close()
+            raise
+    console.close_far_sides()
+    ours.setblocking(False)
+    return child, ours
+
+
+@contextmanager
+def open_memory(memory_mib: int) -> Iterator[int]:
+    """A memfd for a guest's memory; QEMU re-opens it by /proc/self/fd.
+
+    :raise HostError: the host refuses that much.
+    """
+    fd = os.memfd_create("hyper-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, memory_mib << 20)
+        yield fd
+    except OSError as exc:
+        raise HostError(f"the host refuses {memory_mib} MiB of memory: {exc}", hint="ask for less --memory") from exc
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """QMP has nothing left to say when its peer is being killed."""
+    try:
+        yield
+    except (QMPError, OSError, EOFError):
+        log.debug("QMP closed", exc_info=True)

@@ -1,0 +1,91 @@
+"""Where a running, greeted machine comes from. Sources compose: each is small and stands alone."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hyper_kernel.agent.agent import Agent
+from hyper_kernel.errors import GuestError, HostError, HyperError
+from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig
+from hyper_kernel.limits import BOOT_DEADLINE_S
+from hyper_kernel.vsock.end import VsockEnd
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A machine whose agent has said hello; not yet its own (see :meth:`Agent.resync`)."""
+
+    machine: Machine
+    end: VsockEnd
+    agent: Agent
+
+
+class Source(Protocol):
+    """Gives guests."""
+
+    def start(self, config: MachineConfig, folder: Path, on_event: OnEvent) -> AbstractAsyncContextManager[Guest]:
+        """A greeted guest; leaving the context ends it and leaves nothing behind.
+
+        :param config: the machine.
+        :param folder: where its console goes.
+        :param on_event: gets the agent's events.
+        :raise HostError: the machine does not start.
+        :raise GuestError: it starts but its agent does not answer; the message holds the console's last lines.
+        """
+
+
+class ColdSource:
+    """Boots a machine from power-on.
+
+    :param hypervisor: the driver.
+    :param open_end: makes the host's end of a vsock device.
+    """
+
+    def __init__(self, hypervisor: Hypervisor, open_end: Callable[[], AbstractAsyncContextManager[VsockEnd]]) -> None:
+        self._hypervisor = hypervisor
+        self._open_end = open_end
+
+    @asynccontextmanager
+    async def start(self, config: MachineConfig, folder: Path, on_event: OnEvent) -> AsyncIterator[Guest]:
+        """See :class:`Source`."""
+        async with AsyncExitStack() as stack:
+            end = await stack.enter_async_context(self._open_end())
+            machine = await stack.enter_async_context(self._hypervisor.start(config, folder))
+            end.attach(machine.pid)
+            await machine.plug_vsock(end.device())
+            await machine.resume()
+            agent = await _meet(end, machine, on_event)
+            stack.push_async_callback(agent.close)
+            yield Guest(machine=machine, end=end, agent=agent)
+
+
+async def _meet(end: VsockEnd, machine: Machine, on_event: OnEvent) -> Agent:
+    """The agent's hello, or the reason why none came."""
+    hello = asyncio.create_task(Agent.meet(end, on_event=on_event))
+    ended = asyncio.create_task(machine.wait_exit())
+    try:
+        await asyncio.wait({hello, ended}, timeout=BOOT_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        if hello.done():
+            return hello.result()
+        if ended.done():
+            raise HostError(_blame(machine, f"the machine ended while booting: {ended.result()}"))
+        raise GuestError(_blame(machine, f"the guest did not say hello within {BOOT_DEADLINE_S:g} s"))
+    except HyperError:
+        log.error("failed machine: %s", machine.command)
+        raise
+    finally:
+        hello.cancel()
+        ended.cancel()
+        await asyncio.gather(hello, ended, return_exceptions=True)
+
+
+def _blame(machine: Machine, problem: str) -> str:
+    return f"{problem}\n--- the last of its console ---\n{machine.console_tail()}"
