@@ -57,24 +57,34 @@ class Frames:
         :raise WireError: the peer broke the contract.
         """
         loop = asyncio.get_running_loop()
+        data = b""
         while True:
+            for frame in self._decoder.feed(data):
+                yield frame
             try:
                 data = await loop.sock_recv(self._sock, _READ)
             except OSError:
                 return
             if not data:
                 return
-            for frame in self._decoder.feed(data):
-                yield frame
 
     async def receive(self) -> tuple[Type, bytes]:
-        """The first frame of a stream.
+        """The next frame, without reading a byte past it (what follows may not be frames, see :meth:`detach`).
 
-        :raise LostError: the peer closed before it.
+        :raise LostError: the peer closed before it was whole.
+        :raise WireError: the peer broke the contract.
         """
-        async for frame in self:
-            return frame
-        raise LostError("the connection closed before its first frame")
+        while True:
+            for frame in self._decoder.feed(b""):
+                return frame
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self._sock, self._decoder.missing)
+            except OSError as exc:
+                raise LostError(f"the connection broke: {exc}") from exc
+            if not data:
+                raise LostError("the connection closed before its first frame")
+            for frame in self._decoder.feed(data):
+                return frame
 
     def detach(self) -> socket.socket:
         """The bare socket, for a stream that goes on without frames."""

@@ -126,6 +126,14 @@ class Decoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame under way lacks at least; reading no more never reads past its end."""
+        if len(self._buffer) < _HEADER.size:
+            return _HEADER.size - len(self._buffer)
+        length, _ = _HEADER.unpack_from(self._buffer)
+        return int(_HEADER.size + length - len(self._buffer))
+
     def feed(self, data: bytes) -> Iterator[tuple[Type, bytes]]:
         """Take bytes, yield the frames they complete as ``(type, payload)``.
 

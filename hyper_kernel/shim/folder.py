@@ -1,0 +1,106 @@
+"""A notebook's folder, read in as a copy."""
+
+import os
+import stat
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hyper_kernel.errors import RequestError
+from hyper_kernel.limits import MAX_COPY_BYTES, MAX_COPY_FILES
+
+#: Made again by their tools, and large.
+_SKIPPED = frozenset({"__pycache__", "node_modules"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPlan:
+    """What of a folder goes in: paths relative to it, folders before what they hold; and how many were left out."""
+
+    paths: tuple[str, ...]
+    left_out: int
+
+
+def plan_copy(folder: Path) -> CopyPlan:
+    """Choose what is copied: nearest files first, up to ``MAX_COPY_FILES`` and ``MAX_COPY_BYTES``.
+
+    Hidden files stay out (they hold keys and histories), and so do links, devices and sockets.
+
+    :raise RequestError: the folder cannot be read.
+    """
+    paths: list[str] = []
+    left_out, total = 0, 0
+    waiting = deque([""])
+    while waiting:
+        here = waiting.popleft()
+        for entry in _scan(folder, here):
+            path = os.path.join(here, entry.name)
+            info = entry.stat(follow_symlinks=False)
+            wanted = stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode)
+            size = info.st_size if stat.S_ISREG(info.st_mode) else 0
+            full = len(paths) >= MAX_COPY_FILES or total + size > MAX_COPY_BYTES
+            # SECURITY: links are never followed: one to a key outside the folder would carry it into the guest.
+            if not wanted or full or entry.name.startswith(".") or entry.name in _SKIPPED:
+                left_out += 1
+                continue
+            total += size
+            paths.append(path)
+            if stat.S_ISDIR(info.st_mode):
+                waiting.append(path)
+    return CopyPlan(paths=tuple(paths), left_out=left_out)
+
+
+@contextmanager
+def open_archive(folder: Path, plan: CopyPlan) -> Iterator[IO[bytes]]:
+    """A tar archive of what was planned, as an unnamed temporary file read from its start.
+
+    Files that vanished since are left out; owners are not told to the guest.
+    """
+    root = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with tempfile.TemporaryFile() as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                for path in plan.paths:
+                    _add(archive, root, path)
+            file.seek(0)
+            yield file
+    finally:
+        os.close(root)
+
+
+def _scan(folder: Path, here: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder / here) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as exc:
+        if here:
+            return []  # a subfolder that vanished or that this user may not read
+        raise RequestError(
+            f"cannot read the notebook's folder {folder}: {exc.strerror}", hint="use files=none"
+        ) from exc
+
+
+def _add(archive: tarfile.TarFile, root: int, path: str) -> None:
+    try:
+        # SECURITY: O_NOFOLLOW, since a file may have become a link after the plan was made.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+    except OSError:
+        return
+    try:
+        facts = os.fstat(fd)
+        info = tarfile.TarInfo(path)
+        info.mode, info.mtime = stat.S_IMODE(facts.st_mode) & 0o777, int(facts.st_mtime)
+        if stat.S_ISDIR(facts.st_mode):
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        elif stat.S_ISREG(facts.st_mode):
+            info.size = facts.st_size
+            with open(fd, "rb", closefd=False) as file:
+                archive.addfile(info, file)
+    finally:
+        os.close(fd)

@@ -1,0 +1,138 @@
+"""The main program of a sandbox: its output to a log and to whoever is attached, their input to it."""
+
+import asyncio
+import codecs
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hyper_kernel import wire
+from hyper_kernel.errors import GuestError
+from hyper_kernel.limits import MAX_LOG
+from hyper_kernel.link import Frames
+from hyper_kernel.wire import Type
+
+log = logging.getLogger(__name__)
+
+#: An attached client that takes nothing for this long is dropped, in seconds; until then it slows the program down.
+_SLOW_CLIENT_S = 20.0
+_NAMES = {Type.STDOUT: "stdout", Type.STDERR: "stderr"}
+
+
+class OutputLog:
+    """``output.jsonl``: a line per piece of output, as Docker's json-file driver writes them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = 0
+        self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in _NAMES}
+        path.write_bytes(b"")
+
+    def append(self, kind: Type, data: bytes) -> None:
+        """Add output; past ``MAX_LOG`` bytes it is dropped, with one line that says so."""
+        # SECURITY: a program writes without end; the host's disk holds at most MAX_LOG bytes of it.
+        if self._size > MAX_LOG:
+            return
+        text = self._decoders[kind].decode(data)
+        if self._size + len(data) > MAX_LOG:
+            text = f"\n[output log full: {MAX_LOG >> 20} MiB]\n"
+        line = {"log": text, "stream": _NAMES[kind], "time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        encoded = json.dumps(line).encode() + b"\n"
+        with self._path.open("ab") as file:
+            file.write(encoded)
+        self._size += max(len(encoded), len(data))
+
+    def pieces(self) -> list[tuple[Type, bytes]]:
+        """All that was kept."""
+        kinds = {name: kind for kind, name in _NAMES.items()}
+        lines = (json.loads(line) for line in self._path.read_bytes().splitlines())
+        return [(kinds[line["stream"]], line["log"].encode()) for line in lines]
+
+
+class Program:
+    """The main program, from before it runs (clients attach first) until its exit has been told to all.
+
+    :param output: keeps what it prints.
+    """
+
+    def __init__(self, output: OutputLog) -> None:
+        self._output = output
+        self._attached: set[Frames] = set()
+        self._stream: asyncio.Future[Frames] = asyncio.get_running_loop().create_future()
+        self._exit: dict[str, Any] | None = None
+
+    async def run(self, stream: Frames, *, open_stdin: bool) -> int:
+        """Carry output until the program ends; its exit code, as a shell counts it.
+
+        :param stream: an exec stream of the agent's.
+        :param open_stdin: whether clients may write to it; if not, it reads an empty input.
+        :raise GuestError: the guest broke the contract or ended the stream without an exit code.
+        """
+        self._stream.set_result(stream)
+        if not open_stdin:
+            await stream.send(Type.STDIN_EOF)
+        try:
+            async for kind, payload in stream:
+                if kind is Type.EXIT:
+                    status = wire.parse(kind, payload)
+                    code = exit_code(status)
+                    await self.finish(code)
+                    return code
+                if kind not in _NAMES:
+                    raise wire.WireError(f"{kind.name} in a program's output")
+                self._output.append(kind, payload)
+                await self._deliver(kind, payload)
+        except wire.WireError as exc:
+            raise GuestError(f"the guest broke the contract: {exc}") from exc
+        raise GuestError("the program's stream ended without an exit code")
+
+    async def finish(self, code: int) -> None:
+        """Tell everybody attached that it ended."""
+        self._exit = {"code": code, "signal": None}
+        await self._deliver(Type.EXIT, self._exit)
+
+    async def attach(self, frames: Frames, *, stdin: bool, backlog: bool) -> None:
+        """Serve one client until it leaves or the program has ended."""
+        for kind, payload in self._output.pieces() if backlog else ():
+            await frames.send(kind, payload)
+        if self._exit is not None:
+            await frames.send(Type.EXIT, self._exit)
+            return
+        self._attached.add(frames)
+        try:
+            async for kind, payload in frames:
+                if kind in (Type.STDIN, Type.STDIN_EOF) and not stdin:
+                    continue
+                await self.control(kind, payload)
+        finally:
+            self._attached.discard(frames)
+
+    async def control(self, kind: Type, payload: bytes | dict[str, Any]) -> None:
+        """Pass input, a resize or a signal to the program; waits until it has started."""
+        stream = await asyncio.shield(self._stream)
+        await stream.send(kind, payload)
+
+    async def _deliver(self, kind: Type, payload: bytes | dict[str, Any]) -> None:
+        for frames in tuple(self._attached):
+            try:
+                async with asyncio.timeout(_SLOW_CLIENT_S):
+                    await frames.send(kind, payload)
+            except (OSError, TimeoutError):
+                self._attached.discard(frames)
+                frames.close()
+
+
+def exit_code(status: dict[str, Any]) -> int:
+    """The code a shell gives for EXIT's ``{code, signal}``: 128 + signal for a program that a signal ended.
+
+    :raise WireError: neither is a small number.
+    """
+    code, signal = status.get("code"), status.get("signal")
+    # SECURITY: the guest says these; they reach exit statuses and JSON.
+    if isinstance(code, int) and 0 <= code <= 255:
+        return code
+    if isinstance(signal, int) and 0 < signal < 65:
+        return 128 + signal
+    raise wire.WireError(f"no exit code in {str(status)[:100]}")

@@ -1,0 +1,269 @@
+"""One sandbox, from its record to its end."""
+
+import asyncio
+import logging
+import shutil
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hyper_kernel.agent.agent import RefusedError
+from hyper_kernel.errors import ConflictError, GuestError, RequestError
+from hyper_kernel.host.usage import read_usage
+from hyper_kernel.link import Frames
+from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.sandbox.plan import Plan, plan_machine
+from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.source import Guest, Source
+from hyper_kernel.shim.control import Control
+from hyper_kernel.shim.kernel import Kernel
+from hyper_kernel.shim.owner import wait_orphaned
+from hyper_kernel.shim.program import OutputLog, Program, exit_code
+from hyper_kernel.spec import KernelSpec
+from hyper_kernel.wire import Type, WireError
+
+log = logging.getLogger(__name__)
+
+#: How long an orderly power-off may take, in seconds, before the machine is killed.
+_POWER_OFF_S = 5.0
+#: How long the machine's own end may take to be noticed after its connections broke, in seconds.
+_NAMING_S = 0.5
+#: Exit codes as Docker's: our failure, killed.
+_FAILED, _KILLED = 125, 137
+_SIGTERM = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a sandbox ended. ``reason`` is empty after a plain exit of its program."""
+
+    reason: str
+    code: int
+    orderly: bool = False
+
+
+class Shim:
+    """Owns one sandbox.
+
+    :param paths: where its files are.
+    :param record: what is wanted; state ``created``.
+    :param source: where its machine comes from.
+    """
+
+    def __init__(self, paths: Paths, record: Record, source: Source) -> None:
+        self._paths = paths
+        self._source = source
+        self._record = record
+        self._folder = paths.sandboxes / record.id
+        self._run = paths.sandbox_run(record.id)
+        self._control = Control(self)
+        self._program = Program(OutputLog(self._folder / "output.jsonl"))
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._guest: Guest | None = None
+        self._kernel: Kernel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Shim {self._record.name} {self._record.state}>"
+
+    async def run(self) -> None:
+        """The whole life; returns when everything but the record and the logs is gone."""
+        make_private(self._run)
+        try:
+            async with self._control.listen(self._run / "shim.sock"):
+                ending = await self._live()
+                await self._program.finish(ending.code)
+                await self._change(
+                    state=State.EXITED, exit_code=ending.code, reason=ending.reason, finished_s=time.time(), qemu_pid=0
+                )
+        finally:
+            shutil.rmtree(self._run, ignore_errors=True)
+
+    async def _live(self) -> Ending:
+        await self._change(state=State.BOOTING, started_s=time.time())
+        self._watch_owner()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stop_tasks)
+            starting = asyncio.create_task(self._start(stack))
+            await asyncio.wait({starting, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            if not starting.cancelled() and (problem := starting.exception()):
+                # A lost connection is only a symptom: the machine's own end names the cause a moment later.
+                await asyncio.wait({self._ending}, timeout=_NAMING_S)
+                self._fail(problem)
+            ending = await self._ending
+            log.info("ending: %s", ending)
+            await self._change(state=State.STOPPING)
+            if ending.orderly and self._guest:
+                await self._power_off(self._guest)
+        return ending
+
+    def _fail(self, problem: BaseException) -> None:
+        log.error("starting failed", exc_info=problem)
+        self._end(str(problem) or repr(problem), problem.code if isinstance(problem, RefusedError) else _FAILED)
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Boot, give the guest its identity, start the program or the kernel."""
+        plan = await plan_machine(self._paths, self._record)
+        guest = await stack.enter_async_context(self._source.start(plan.machine, self._folder, self._on_event))
+        self._guest = guest
+        self._spawn(self._watch_machine(guest))
+        guest.end.on_violation(lambda reason: self._end(f"the guest broke the vsock protocol: {reason}", _KILLED))
+        await guest.agent.resync(hostname=plan.hostname, scratch_mib=plan.scratch_mib, image=plan.image)
+        self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
+        if self._record.spec.kernel:
+            await self._start_kernel(stack, guest, self._record.spec.kernel)
+        else:
+            await self._start_program(guest, plan)
+        await self._change(state=State.RUNNING)
+
+    async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec) -> None:
+        self._kernel = Kernel(guest.agent, self._run / "k")
+        stack.push_async_callback(self._kernel.splice.close)
+        note = await self._kernel.copy_folder(spec)
+        connection = await self._kernel.start(spec)
+        self._record = self._record.changed(connection=connection, notes=(note,) if note else ())
+
+    async def _start_program(self, guest: Guest, plan: Plan) -> None:
+        stream = await guest.agent.open("exec", **plan.program)
+        self._spawn(self._run_program(stream))
+
+    async def _run_program(self, stream: Frames) -> None:
+        try:
+            code = await self._program.run(stream, open_stdin=self._record.spec.process.open_stdin)
+            self._end("", code, orderly=True)
+        except GuestError as exc:
+            self._end(str(exc), _FAILED)
+        finally:
+            stream.close()
+
+    async def _watch_machine(self, guest: Guest) -> None:
+        how = await guest.machine.wait_exit()
+        self._end(how, _KILLED)
+
+    def _watch_owner(self) -> None:
+        async def watch() -> None:
+            if owner := self._record.spec.owner:
+                self._end(await wait_orphaned(owner), _KILLED)
+
+        self._spawn(watch())
+
+    async def _power_off(self, guest: Guest) -> None:
+        try:
+            async with asyncio.timeout(_POWER_OFF_S):
+                await guest.agent.power_off()
+                await guest.machine.wait_exit()
+        except TimeoutError:
+            log.warning("the guest did not power off within %g s", _POWER_OFF_S)
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        """An event of the guest's agent; called by the link's reader."""
+        if event.get("event") != "kernel.exit" or not self._kernel:
+            return
+        try:
+            code = exit_code(event)
+        except WireError:
+            code = _KILLED
+        self._spawn(self._kernel.splice.drop_connections())
+        # The sandbox stays, so that a restart finds it; the door or the owner's lease ends it.
+        self._spawn(self._change(exit_code=code))
+
+    def _end(self, reason: str, code: int, *, orderly: bool = False) -> None:
+        if not self._ending.done():
+            self._ending.set_result(Ending(reason, code, orderly))
+
+    async def _change(self, **changes: Any) -> None:
+        self._record = self._record.changed(**changes)
+        self._record.save(self._paths.sandboxes)
+        await self._control.announce()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop_tasks(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- what the control socket serves ---
+
+    def record_dict(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return asdict(self._record) | {"spec": self._record.spec.as_dict()}
+
+    async def call(self, op: str, args: dict[str, Any]) -> dict[str, Any]:
+        """One operation of hyperd's.
+
+        :raise RequestError: no such operation.
+        :raise HyperError: it failed.
+        """
+        operation = self._OPERATIONS.get(op)
+        if operation is None:
+            raise RequestError(f"a shim does not know {op}")
+        return await operation(self, **args) or {}
+
+    async def open(self, kind: str, args: dict[str, Any]) -> Frames:
+        """A stream of the guest's."""
+        return await self._ready().agent.open(kind, **args)
+
+    async def attach(self, frames: Frames, args: dict[str, Any]) -> None:
+        """Serve a client of the main program."""
+        await self._program.attach(frames, stdin=bool(args.get("stdin")), backlog=bool(args.get("backlog")))
+
+    def _ready(self) -> Guest:
+        if self._guest is None or self._record.state is not State.RUNNING:
+            raise ConflictError(f"sandbox {self._record.name} is {self._record.state}, not running")
+        return self._guest
+
+    async def _call_kernel_start(self, kernel: dict[str, Any]) -> dict[str, Any]:
+        self._ready()
+        if self._kernel is None:
+            raise ConflictError(f"sandbox {self._record.name} runs no kernel")
+        spec = KernelSpec(**kernel | {"env": tuple(kernel.get("env", ()))})
+        connection = await self._kernel.start(spec)
+        await self._change(connection=connection, exit_code=-1)
+        return connection
+
+    async def _call_kernel_signal(self, signal: int) -> None:
+        self._ready()
+        if self._kernel and self._record.exit_code == -1:
+            await self._kernel.signal(signal)
+
+    async def _call_signal(self, signal: int) -> None:
+        self._ready()
+        if self._kernel:
+            await self._call_kernel_signal(signal)
+        else:
+            await self._program.control(Type.SIGNAL, {"signal": signal})
+
+    async def _call_resize(self, rows: int, cols: int) -> None:
+        self._ready()
+        await self._program.control(Type.RESIZE, {"rows": rows, "cols": cols})
+
+    async def _call_stop(self, timeout_s: float) -> None:
+        if self._guest and self._record.state is State.RUNNING and not self._kernel:
+            await self._program.control(Type.SIGNAL, {"signal": _SIGTERM})
+            await asyncio.wait({self._ending}, timeout=timeout_s)
+            self._end(f"killed: it did not end within {timeout_s:g} s of SIGTERM", _KILLED, orderly=True)
+        self._end("", 0, orderly=True)
+
+    async def _call_kill(self) -> None:
+        self._end("killed", _KILLED)
+
+    async def _call_stats(self) -> dict[str, Any]:
+        guest = self._ready()
+        return {"guest": await guest.agent.request("stats"), "host": read_usage(guest.machine.pid)}
+
+    _OPERATIONS = {
+        "kernel.start": _call_kernel_start,
+        "kernel.signal": _call_kernel_signal,
+        "signal": _call_signal,
+        "resize": _call_resize,
+        "stop": _call_stop,
+        "kill": _call_kill,
+        "stats": _call_stats,
+    }
