@@ -3,11 +3,8 @@
 Version rule: ``VERSION`` grows with every change that an older peer could misread. The guest says its version in
 HELLO, the host its own in WELCOME; each side refuses any other than its own. Numbers of messages are never reused.
 
-Ports (vsock)::
-
-    HELLO_PORT   the host listens, the guest dials once it is up and again whenever the device comes back;
-                 carries HELLO, WELCOME, then REQUEST / REPLY / EVENT for as long as the device lives
-    STREAM_PORT  the guest listens, the host dials: one connection per stream, which starts with OPEN
+The guest listens on one vsock port, ``STREAM_PORT``; the host dials it, one connection per stream, and starts each
+with OPEN. (The host dials, since all guests share its ports where the kernel's vhost-vsock is the host's end.)
 
 A frame::
 
@@ -31,7 +28,10 @@ Operations (guest)::
 
 Events (guest): ``kernel.exit`` {code: int|null, signal: int|null}.
 
-Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"error": str}``::
+Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"error": str, "code": int}``::
+
+    control  answered by HELLO {version, ...}; the host sends WELCOME {version}; then REQUEST / REPLY / EVENT for as
+             long as the device lives. The newest control stream is the live one
 
     exec     {argv: [str], env: {str: str}, cwd: str, user: str, tty: bool, rows: int, cols: int} -> OPENED {pid}
              then STDIN / STDIN_EOF / RESIZE {rows, cols} / SIGNAL {signal} to the guest,
@@ -50,8 +50,7 @@ from enum import IntEnum
 from typing import Any
 
 VERSION = 1
-HELLO_PORT = 1024
-STREAM_PORT = 1025
+STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback.
 KERNEL_PORTS = {"shell": 57001, "iopub": 57002, "stdin": 57003, "control": 57004, "hb": 57005}
 #: Largest payload of one frame, in bytes; larger ones are a violation of the contract.

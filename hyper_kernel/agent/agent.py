@@ -12,7 +12,7 @@ from typing import Any, Self
 from hyper_kernel import wire
 from hyper_kernel.errors import GuestError, LostError
 from hyper_kernel.link import Frames, Link
-from hyper_kernel.vsock.end import VsockEnd
+from hyper_kernel.vsock.end import VsockEnd, dial_until_up
 from hyper_kernel.wire import Type
 
 log = logging.getLogger(__name__)
@@ -34,22 +34,25 @@ class Agent:
         self.hello = hello
 
     @classmethod
-    async def meet(cls, end: VsockEnd, *, on_event: Callable[[dict[str, Any]], None]) -> Self:
-        """Wait for the guest's hello and answer it.
+    async def meet(cls, end: VsockEnd, *, on_event: Callable[[dict[str, Any]], None], deadline_s: float) -> Self:
+        """Dial the guest until its agent answers with its hello, and welcome it.
 
         :param end: the vsock device's host end; the guest may be still booting.
         :param on_event: gets each EVENT of the guest; must not block.
-        :raise GuestError: it speaks another version or not the contract.
+        :param deadline_s: how long the guest may take, in seconds.
+        :raise GuestError: nobody answers, or not in this version of the contract.
         """
-        frames = Frames(await end.accept_hello())
+        frames = Frames(await dial_until_up(end, wire.STREAM_PORT, deadline_s=deadline_s))
         try:
-            kind, payload = await frames.receive()
-            hello = wire.parse(kind, payload)
-            if kind is not Type.HELLO:
-                raise wire.WireError(f"{kind.name} came before HELLO")
-            wire.check_version(hello)
-            await frames.send(Type.WELCOME, {"version": wire.VERSION})
-        except (wire.WireError, LostError, OSError) as exc:
+            async with asyncio.timeout(_OPEN_S):
+                await frames.send(Type.OPEN, {"kind": "control"})
+                kind, payload = await frames.receive()
+                hello = wire.parse(kind, payload)
+                if kind is not Type.HELLO:
+                    raise wire.WireError(f"{kind.name} came before HELLO")
+                wire.check_version(hello)
+                await frames.send(Type.WELCOME, {"version": wire.VERSION})
+        except (wire.WireError, LostError, OSError, TimeoutError) as exc:
             frames.close()
             raise GuestError(f"the guest's hello is wrong: {exc}", hint="run: hyper setup") from exc
         return cls(end, Link(frames, on_event=on_event, peer="the guest"), hello)

@@ -69,15 +69,15 @@ class ColdSource:
 
 async def _meet(end: VsockEnd, machine: Machine, on_event: OnEvent) -> Agent:
     """The agent's hello, or the reason why none came."""
-    hello = asyncio.create_task(Agent.meet(end, on_event=on_event))
+    hello = asyncio.create_task(Agent.meet(end, on_event=on_event, deadline_s=BOOT_DEADLINE_S))
     ended = asyncio.create_task(machine.wait_exit())
     try:
-        await asyncio.wait({hello, ended}, timeout=BOOT_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-        if hello.done():
-            return hello.result()
+        await asyncio.wait({hello, ended}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             raise HostError(_blame(machine, f"the machine ended while booting: {ended.result()}"))
-        raise GuestError(_blame(machine, f"the guest did not say hello within {BOOT_DEADLINE_S:g} s"))
+        if problem := hello.exception():
+            raise GuestError(_blame(machine, f"the guest did not get ready: {problem}")) from problem
+        return hello.result()
     except HyperError:
         log.error("failed machine: %s", machine.command)
         raise

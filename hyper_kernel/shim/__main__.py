@@ -14,7 +14,7 @@ from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.shim.shim import Shim
-from hyper_kernel.vsock.end import open_end
+from hyper_kernel.vsock.probe import open_end
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,16 @@ def main() -> None:
         for line in lines:
             pid = os.fork()
             if pid == 0:
-                _become_shim(hyperd, json.loads(line)["id"])
+                _become_shim(hyperd.fileno(), json.loads(line)["id"])
             hyperd.sendall(json.dumps({"pid": pid}).encode() + b"\n")
 
 
-def _become_shim(hyperd: socket.socket, sandbox_id: str) -> None:
+def _become_shim(hyperd: int, sandbox_id: str) -> None:
     """The child's whole life."""
+    # SECURITY: leaves by os._exit whatever happens: a shim that returned would fork shims itself.
     code = 1
     try:
-        hyperd.close()
+        os.close(hyperd)
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         asyncio.run(_run_shim(sandbox_id))

@@ -26,10 +26,10 @@ class Nursery:
         self._busy = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the warm parent."""
+        """Start the warm parent; it warms up while its first request waits in the socket."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - nothing here waits for it
                 [sys.executable, "-m", "hyper_kernel.shim", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

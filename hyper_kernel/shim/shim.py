@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,6 +64,15 @@ class Shim:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._guest: Guest | None = None
         self._kernel: Kernel | None = None
+        self._operations: dict[str, Callable[..., Awaitable[dict[str, Any] | None]]] = {
+            "kernel.start": self._call_kernel_start,
+            "kernel.signal": self._call_kernel_signal,
+            "signal": self._call_signal,
+            "resize": self._call_resize,
+            "stop": self._call_stop,
+            "kill": self._call_kill,
+            "stats": self._call_stats,
+        }
 
     def __repr__(self) -> str:
         return f"<Shim {self._record.name} {self._record.state}>"
@@ -86,7 +96,7 @@ class Shim:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop_tasks)
             starting = asyncio.create_task(self._start(stack))
-            await asyncio.wait({starting, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([starting, self._ending], return_when=asyncio.FIRST_COMPLETED)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             if not starting.cancelled() and (problem := starting.exception()):
@@ -110,7 +120,7 @@ class Shim:
         guest = await stack.enter_async_context(self._source.start(plan.machine, self._folder, self._on_event))
         self._guest = guest
         self._spawn(self._watch_machine(guest))
-        guest.end.on_violation(lambda reason: self._end(f"the guest broke the vsock protocol: {reason}", _KILLED))
+        guest.end.on_violation = lambda error: self._end(f"the guest broke the vsock protocol: {error}", _KILLED)
         await guest.agent.resync(hostname=plan.hostname, scratch_mib=plan.scratch_mib, image=plan.image)
         self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
         if self._record.spec.kernel:
@@ -201,10 +211,9 @@ class Shim:
         :raise RequestError: no such operation.
         :raise HyperError: it failed.
         """
-        operation = self._OPERATIONS.get(op)
-        if operation is None:
+        if op not in self._operations:
             raise RequestError(f"a shim does not know {op}")
-        return await operation(self, **args) or {}
+        return await self._operations[op](**args) or {}
 
     async def open(self, kind: str, args: dict[str, Any]) -> Frames:
         """A stream of the guest's."""
@@ -257,13 +266,3 @@ class Shim:
     async def _call_stats(self) -> dict[str, Any]:
         guest = self._ready()
         return {"guest": await guest.agent.request("stats"), "host": read_usage(guest.machine.pid)}
-
-    _OPERATIONS = {
-        "kernel.start": _call_kernel_start,
-        "kernel.signal": _call_kernel_signal,
-        "signal": _call_signal,
-        "resize": _call_resize,
-        "stop": _call_stop,
-        "kill": _call_kill,
-        "stats": _call_stats,
-    }
