@@ -96,7 +96,8 @@ class Shim:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop_tasks)
             starting = asyncio.create_task(self._start(stack))
-            await asyncio.wait([starting, self._ending], return_when=asyncio.FIRST_COMPLETED)
+            racing: list[asyncio.Future[Any]] = [starting, self._ending]
+            await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             if not starting.cancelled() and (problem := starting.exception()):

@@ -1,0 +1,1 @@
+"""Jupyter's doors: the kernel provisioner and the kernelspec."""

@@ -1,0 +1,225 @@
+"""The kernel provisioner: Jupyter starts, watches and ends kernels in sandboxes through it.
+
+Its methods are short calls to hyperd and keep nothing alive in between: the synchronous ``KernelManager`` runs each on
+an event loop that stands still until the next (jupyter_client issue 959).
+"""
+
+import asyncio
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerBase
+from traitlets import Enum, Float, Int, List, Unicode
+
+from hyper_kernel.client import Client
+from hyper_kernel.errors import HyperError, NotFoundError
+from hyper_kernel.host.process import read_start_ticks
+from hyper_kernel.jupyter.environment import select_environment
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
+from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Owner, SandboxSpec
+
+_SIGKILL, _SIGTERM = 9, 15
+#: The exit code of a kernel whose sandbox is gone, record and all: as if killed.
+_GONE = 137
+#: How long a kernel may take to die of SIGKILL inside its guest, in seconds, before the whole sandbox is killed.
+_KILL_S = 5.0
+#: One long poll of hyperd, in seconds.
+_POLL_S = 20.0
+
+
+class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_client is not typed strictly
+    """Runs each kernel in its own virtual machine.
+
+    A kernelspec's ``metadata.kernel_provisioner.config`` may set the traits below. They are requests: hyperd caps them.
+    """
+
+    image = Unicode(DEFAULT_IMAGE, config=True, help="The OCI image the kernel's sandbox starts from.")
+    kernel = Unicode("", config=True, help="The kernelspec of the image to run; empty: its first.")
+    memory_mib = Int(DEFAULT_MEMORY_MIB, config=True, help="Memory of the virtual machine, in MiB.")
+    cpus = Int(DEFAULT_CPUS, config=True, help="Virtual processors.")
+    files = Enum(("copy", "none"), "copy", config=True, help="How the guest sees the notebook's folder.")
+    transport = Enum(("ipc", "tcp"), "ipc", config=True, help="How clients reach the channels on this host.")
+    env_allowed = List(Unicode(), config=True, help="Further environment variables that may enter (shell patterns).")
+    owner_grace_s = Float(0.0, config=True, help="How long a sandbox outlives the Jupyter server, in seconds.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # The base class shares one dictionary between all instances.
+        self.connection_info: KernelConnectionInfo = {}
+        self._client = Client()
+        self._sandbox = ""
+        self._folder = ""
+        self._running = False
+
+    def __repr__(self) -> str:
+        return f"<HyperProvisioner sandbox={self._sandbox[:12] or '-'} running={self._running}>"
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a kernel was launched and not yet waited for, be it alive or dead."""
+        return self._running
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Prepare a launch; called by the manager before each start and restart.
+
+        :raise RuntimeError: encryption of the channels is required, which these sandboxes do not do.
+        """
+        policy = kwargs.pop("transport_encryption", None) or getattr(self.parent, "transport_encryption", "disabled")
+        if policy == "required":
+            raise RuntimeError(
+                "CurveZMQ is required, but a sandbox's channels are Unix sockets that only this user can open: "
+                "they are not encrypted. Set transport_encryption to auto or disabled"
+            )
+        kwargs.pop("extra_arguments", None)
+        # The guest's command comes from the image's own kernelspec: the host's names paths of the host.
+        return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the kernel: in a new sandbox, or in the one it had, if that is well (a restart).
+
+        :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
+        """
+        self._folder = str(kwargs.get("cwd") or Path.cwd())
+        kernel = self._kernel_spec(kwargs["env"])
+        info = await self._restart(kernel) or await self._start(kernel)
+        self._running = True
+        key = self.parent.session.key
+        self.connection_info = {**info, "key": key, "signature_scheme": self.parent.session.signature_scheme}
+        return self.connection_info
+
+    async def poll(self) -> int | None:
+        """None while the kernel lives, else its exit code; called every few seconds by the restarter."""
+        if not self._running:
+            return 0
+        return self._exit_code(await self._look())
+
+    async def wait(self) -> int | None:
+        """Wait until the kernel has ended."""
+        while self._running:
+            code = self._exit_code(await self._look(wait_s=_POLL_S))
+            if code is not None:
+                self._running = False
+                return code
+        return 0
+
+    async def send_signal(self, signum: int) -> None:
+        """Signal the kernel; never raises, since a shutdown signals kernels that are gone."""
+        if not (self._running and signum):
+            return
+        try:
+            await asyncio.to_thread(self._client.signal_kernel, self._sandbox, signum)
+        except HyperError as exc:
+            self.log.warning("cannot signal kernel %s: %s", self.kernel_id, exc)
+
+    async def kill(self, restart: bool = False) -> None:
+        """End the kernel at once. ``restart`` is False even in a restart (jupyter_client issue 1061), so the sandbox
+        stays until :meth:`cleanup`; only a guest that does not obey loses it here.
+        """
+        await self.send_signal(_SIGKILL)
+        if self._running and self._exit_code(await self._look(wait_s=_KILL_S)) is None:
+            await self._remove()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """Ask the kernel to end."""
+        await self.send_signal(_SIGTERM)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Free what the kernel held; a restart keeps the sandbox. Called again, does nothing."""
+        if not restart:
+            self._running = False
+            await self._remove()
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        """What :meth:`load_provisioner_info` needs to take this kernel over."""
+        info = await super().get_provisioner_info()
+        info["connection_info"] = {**self.connection_info, "key": self.connection_info.get("key", b"").decode()}
+        return {**info, "sandbox": self._sandbox, "folder": self._folder}
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        """Take over a kernel that runs."""
+        await super().load_provisioner_info(provisioner_info)
+        self.connection_info = {**self.connection_info, "key": self.connection_info["key"].encode()}
+        self._sandbox, self._folder = provisioner_info["sandbox"], provisioner_info["folder"]
+        self._running = True
+
+    def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
+        """Emulated guests take longer to end than processes."""
+        return max(recommended, 10.0)
+
+    def get_stable_start_time(self, recommended: float = 10.0) -> float:
+        """A death before this counts as a failed start."""
+        return recommended + 20.0
+
+    def resolve_path(self, path: str) -> str | None:
+        """The host's file for a path of the guest's copy of the notebook's folder; None outside it."""
+        # SECURITY: the guest names the path; the answer is always inside the folder, whatever it says.
+        guest = PurePosixPath(os.path.normpath(PurePosixPath("/work") / path))
+        if not self._folder or not guest.is_relative_to("/work"):
+            return None
+        return str(Path(self._folder) / guest.relative_to("/work"))
+
+    def _kernel_spec(self, env: dict[str, str]) -> KernelSpec:
+        return KernelSpec(
+            name=self.kernel,
+            key=self.parent.session.key.decode(),
+            env=select_environment(env, self.kernel_spec.env, self.env_allowed),
+            folder=self._folder,
+            files=self.files,
+            transport=self.transport,
+        )
+
+    async def _start(self, kernel: KernelSpec) -> dict[str, Any]:
+        spec = SandboxSpec(
+            image=self.image,
+            memory_mib=self.memory_mib,
+            cpus=self.cpus,
+            labels={"hyper.kernel-id": self.kernel_id or ""},
+            kernel=kernel,
+            owner=Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()), grace_s=self.owner_grace_s),
+        )
+        started = await asyncio.to_thread(self._client.start_kernel, spec)
+        self._sandbox = started["id"]
+        return cast("dict[str, Any]", started["connection"])
+
+    async def _restart(self, kernel: KernelSpec) -> dict[str, Any] | None:
+        """Start the kernel in its old sandbox; None where that is not possible and gone."""
+        if not self._sandbox:
+            return None
+        try:
+            return await asyncio.to_thread(self._client.restart_kernel, self._sandbox, kernel)
+        except HyperError as exc:
+            self.log.info("kernel %s gets a new sandbox: %s", self.kernel_id, exc)
+            await self._remove()
+            return None
+
+    async def _look(self, wait_s: float = 0.0) -> dict[str, Any] | None:
+        """hyperd's view of the kernel, after waiting up to ``wait_s`` for its end; None when it knows it no more."""
+        try:
+            if wait_s:
+                return await asyncio.to_thread(self._client.wait_kernel, self._sandbox, wait_s)
+            return await asyncio.to_thread(self._client.kernel, self._sandbox)
+        except NotFoundError:
+            return None
+
+    def _exit_code(self, kernel: dict[str, Any] | None) -> int | None:
+        """None while it lives; names the reason of its death to the manager, which JupyterLab shows."""
+        if kernel is None:
+            return _GONE
+        if kernel["state"] != "exited" and kernel["exit_code"] == -1:
+            return None
+        if self.parent is not None and kernel["reason"]:
+            self.parent.reason = kernel["reason"]
+        return int(kernel["exit_code"])
+
+    async def _remove(self) -> None:
+        sandbox, self._sandbox = self._sandbox, ""
+        if not sandbox:
+            return
+        try:
+            await asyncio.to_thread(self._client.remove_kernel, sandbox)
+        except NotFoundError:
+            pass
+        except HyperError as exc:
+            self.log.warning("cannot remove sandbox %s of kernel %s: %s", sandbox[:12], self.kernel_id, exc)

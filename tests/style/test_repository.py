@@ -1,0 +1,137 @@
+"""The repository itself: floors, sizes, names, types and lint."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "hyper_kernel"
+MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+#: A unit imports only units on lower floors (and itself). The same table stands in hyper_kernel/README.md.
+FLOORS = {
+    10: {"jupyter", "cli"},
+    9: {"client"},
+    8: {"daemon"},
+    7: {"shim"},
+    5: {"sandbox"},
+    4: {"rootfs", "agent", "channels"},
+    3: {"qemu", "vsock", "oci"},
+    2: {"host", "hypervisor"},
+    1: {"spec", "limits", "paths", "link"},
+    0: {"errors", "wire", "__init__"},
+}
+FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
+
+#: Third-party packages, each confined to the units that need it.
+CONFINED = {
+    "qemu": {"qemu"},
+    "tornado": {"daemon"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "traitlets": {"jupyter"},
+    "jupyter_client": {"jupyter"},
+    "nbclient": {"cli"},
+    "nbconvert": {"cli"},
+    "nbformat": {"cli"},
+}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager", "util"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for folder in ("hyper_kernel", "guest") for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports_of(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_is_of_the_right_size(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_MODULE_LINES
+    assert path.stem not in FORBIDDEN_NAMES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down_the_floors(path: Path) -> None:
+    unit = unit_of(path)
+    assert unit in FLOOR_OF, f"put {unit} on a floor"
+    for name in imports_of(path):
+        top, *rest = name.split(".")
+        if top == "hyper_kernel" and rest and rest[0] in FLOOR_OF and rest[0] not in (unit, "__init__"):
+            assert FLOOR_OF[rest[0]] < FLOOR_OF[unit], f"{unit} (floor {FLOOR_OF[unit]}) imports {name}"
+        if top in CONFINED:
+            assert unit in CONFINED[top], f"{unit} imports {top}"
+
+
+def test_guest_imports_only_the_standard_library_and_wire() -> None:
+    own = {path.stem for path in (ROOT / "guest").glob("*.py")} | {"wire", "guest"}
+    for path in (ROOT / "guest").rglob("*.py"):
+        for name in imports_of(path):
+            top = name.split(".")[0]
+            assert top in sys.stdlib_module_names or top in own, f"{path.name} imports {name}"
+
+
+def test_floors_table_stands_in_the_readme() -> None:
+    readme = (PACKAGE / "README.md").read_text()
+    for unit in FLOOR_OF:
+        if unit != "__init__":
+            assert f"`{unit}" in readme, f"hyper_kernel/README.md does not name {unit}"
+
+
+@pytest.mark.parametrize("folder", ["hyper_kernel", "guest", "images", "notebooks", "tests"])
+def test_folder_opens_with_a_map(folder: str) -> None:
+    lines = (ROOT / folder / "README.md").read_text().splitlines()
+    assert 5 < len(lines) < 120
+
+
+def test_no_path_of_a_machine_and_no_registry_is_named() -> None:
+    """What is committed speaks of the project alone."""
+    words = ["/" + "work/main", "/" + "root/", "deb." + "debian.org", "pypi" + ".org", "registry." + "npmjs"]
+    for name in git("ls-files").splitlines():
+        text = (ROOT / name).read_bytes()
+        for word in words:
+            assert word.encode() not in text, f"{name} holds {word}"
+
+
+def test_requirements_are_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = (ROOT / ".ci/requirements.txt").read_text().lower().replace("_", "-")
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["test"], *extras["lab"]]:
+        name = requirement.split(">")[0].lower()
+        assert f"\n{name}==" in f"\n{pinned}", f"{name} is not pinned"
+
+
+def git(*args: str) -> str:
+    return subprocess.run(["git", *args], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=["ruff", "format", "mypy"],
+)
+def test_check_passes(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
