@@ -1,0 +1,72 @@
+"""What of a notebook's folder enters a sandbox."""
+
+import os
+import tarfile
+
+import pytest
+
+from hyper_kernel.errors import RequestError
+from hyper_kernel.shim import folder as module
+from hyper_kernel.shim.folder import open_archive, plan_copy
+
+
+@pytest.fixture
+def notebook_folder(tmp_path):
+    root = tmp_path / "project"
+    (root / "data/deep").mkdir(parents=True)
+    (root / "a.ipynb").write_text("{}")
+    (root / "data/table.csv").write_text("x\n1\n")
+    (root / "data/deep/er.txt").write_text("deep")
+    return root
+
+
+def archived(root):
+    with open_archive(root, plan_copy(root)) as file, tarfile.open(fileobj=file) as archive:
+        return {item.name: item for item in archive}
+
+
+def test_files_and_folders_go_in_with_their_content(notebook_folder):
+    plan = plan_copy(notebook_folder)
+    assert plan.paths == ("a.ipynb", "data", "data/deep", "data/table.csv", "data/deep/er.txt")
+    assert plan.left_out == 0
+    with open_archive(notebook_folder, plan) as file, tarfile.open(fileobj=file) as archive:
+        assert archive.extractfile("data/table.csv").read() == b"x\n1\n"
+
+
+def test_hidden_files_links_and_pipes_stay_out(notebook_folder, tmp_path):
+    (tmp_path / "key").write_text("secret")
+    (notebook_folder / ".ssh").mkdir()
+    (notebook_folder / ".env").write_text("TOKEN=1")
+    (notebook_folder / "link").symlink_to(tmp_path / "key")
+    (notebook_folder / "out").symlink_to(tmp_path)
+    os.mkfifo(notebook_folder / "pipe")
+    plan = plan_copy(notebook_folder)
+    assert plan.left_out == 5
+    assert not {".ssh", ".env", "link", "out", "pipe"} & set(plan.paths)
+
+
+def test_a_file_that_becomes_a_link_after_the_plan_stays_out(notebook_folder, tmp_path):
+    (tmp_path / "key").write_text("secret")
+    plan = plan_copy(notebook_folder)
+    (notebook_folder / "a.ipynb").unlink()
+    (notebook_folder / "a.ipynb").symlink_to(tmp_path / "key")
+    with open_archive(notebook_folder, plan) as file:
+        assert b"secret" not in file.read()
+
+
+def test_owners_and_host_paths_are_not_told(notebook_folder):
+    for item in archived(notebook_folder).values():
+        assert (item.uid, item.gid, item.uname, item.gname) == (0, 0, "", "")
+        assert not item.name.startswith("/")
+
+
+def test_what_is_over_the_limit_is_left_out_farthest_first(notebook_folder, monkeypatch):
+    monkeypatch.setattr(module, "MAX_COPY_FILES", 3)
+    plan = plan_copy(notebook_folder)
+    assert plan.paths == ("a.ipynb", "data", "data/deep")
+    assert plan.left_out == 2
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="cannot read the notebook's folder"):
+        plan_copy(tmp_path / "nowhere")

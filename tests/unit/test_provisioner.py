@@ -1,0 +1,90 @@
+"""The provisioner's rules that need no sandbox."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from jupyter_client.kernelspec import KernelSpec
+
+from hyper_kernel.errors import NotFoundError
+from hyper_kernel.jupyter.environment import select_environment
+from hyper_kernel.jupyter.provisioner import HyperProvisioner
+
+
+@pytest.fixture
+def provisioner():
+    made = HyperProvisioner(kernel_id="k", kernel_spec=KernelSpec(argv=["python3"], env={"MINE": "1"}))
+    made._folder = "/home/ada/notebooks"
+    return made
+
+
+def test_only_named_variables_enter_the_guest():
+    env = {
+        "JUPYTERHUB_API_TOKEN": "t",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "HOME": "/home/ada",
+        "PATH": "/usr/bin",
+        "JPY_SESSION_NAME": "/home/ada/a.ipynb",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "MINE": "1",
+        "EXTRA_1": "2",
+    }
+    assert select_environment(env, ["MINE"], ["EXTRA_*"]) == ("EXTRA_1=2", "LC_ALL=C.UTF-8", "MINE=1", "TZ=UTC")
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/work/a.py", "/home/ada/notebooks/a.py"),
+        ("sub/a.py", "/home/ada/notebooks/sub/a.py"),
+        ("/work/../etc/shadow", None),
+        ("../../etc/shadow", None),
+        ("/tmp/ipykernel_1/1.py", None),
+        ("/workshop/a", None),
+    ],
+)
+def test_paths_of_the_guest_resolve_inside_the_folder_only(provisioner, path, host):
+    assert provisioner.resolve_path(path) == host
+
+
+def test_signals_to_a_kernel_that_is_gone_raise_nothing(provisioner):
+    def gone(*args):
+        raise NotFoundError("no such sandbox")
+
+    provisioner._client = SimpleNamespace(signal_kernel=gone)
+    provisioner._running = True
+    asyncio.run(provisioner.send_signal(2))
+
+
+def test_a_kernel_whose_record_is_gone_is_dead(provisioner):
+    def gone(*args):
+        raise NotFoundError("no such sandbox")
+
+    provisioner._client = SimpleNamespace(kernel=gone, wait_kernel=gone)
+    provisioner._running, provisioner._sandbox = True, "abc"
+    assert asyncio.run(provisioner.poll()) == 137
+    assert provisioner.has_process
+    assert asyncio.run(provisioner.wait()) == 137
+    assert not provisioner.has_process
+
+
+def test_the_reason_of_a_death_reaches_the_manager(provisioner):
+    death = {"state": "exited", "exit_code": 137, "reason": "guest panic"}
+    provisioner.parent = None
+    manager = SimpleNamespace(reason="")
+    object.__setattr__(provisioner, "_client", SimpleNamespace(kernel=lambda sandbox: death))
+    provisioner._running = True
+    provisioner._trait_values["parent"] = manager
+    assert asyncio.run(provisioner.poll()) == 137
+    assert manager.reason == "guest panic"
+
+
+def test_required_encryption_is_refused_and_not_ignored(provisioner):
+    with pytest.raises(RuntimeError, match="CurveZMQ"):
+        asyncio.run(provisioner.pre_launch(env={}, transport_encryption="required"))
+
+
+def test_cleanup_twice_and_before_any_start_does_nothing(provisioner):
+    asyncio.run(provisioner.cleanup())
+    asyncio.run(provisioner.cleanup())
