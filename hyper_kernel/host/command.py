@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from hyper_kernel.errors import HostError
 
@@ -31,6 +32,7 @@ def run_command(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     hint: str = "",
     on_line: Callable[[str], None] | None = None,
 ) -> str:
@@ -38,6 +40,7 @@ def run_command(
 
     :param argv: the command; found on PATH.
     :param env: added to this process's environment.
+    :param cwd: where it runs; this process's folder where None.
     :param hint: what to do when it fails, for the error.
     :param on_line: called with each line of its standard error, as it comes.
     :raise CommandError: it failed; carries the command and the tail of its standard error.
@@ -45,7 +48,7 @@ def run_command(
     """
     tail: deque[str] = deque(maxlen=_TAIL)
     with tempfile.TemporaryFile() as output:
-        process = _start(argv, output.fileno(), {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})})
+        process = _start(argv, output.fileno(), {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}, cwd)
         with process:
             assert process.stderr is not None
             try:
@@ -62,7 +65,7 @@ def run_command(
         return output.read().decode(errors="replace")
 
 
-def _start(argv: Sequence[str], output: int, env: Mapping[str, str]) -> "subprocess.Popen[str]":
+def _start(argv: Sequence[str], output: int, env: Mapping[str, str], cwd: Path | None) -> "subprocess.Popen[str]":
     try:
         return subprocess.Popen(
             argv,
@@ -70,6 +73,7 @@ def _start(argv: Sequence[str], output: int, env: Mapping[str, str]) -> "subproc
             stdout=output,
             stderr=subprocess.PIPE,
             env=env,
+            cwd=cwd,
             text=True,
             errors="replace",
         )
