@@ -1,0 +1,224 @@
+"""The agent: answers the host's requests and serves its streams. The contract is ``wire.py``."""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from guest import machine
+from guest.children import Children, LaunchError
+from guest.frames import Frames
+from guest.identity import ImageConfig, read_image_config
+from guest.kernels import KernelRunner
+from guest.programs import Program
+from guest.splice import dial_port, splice
+from hyper_kernel import wire
+from hyper_kernel.wire import Type
+
+#: Events kept for a host that is away (its machine hibernates, its link broke).
+_MAX_PENDING = 64
+#: What a request or a stream may fail with; anything else is a bug here and ends the machine.
+_FAILURES = (OSError, ValueError, LookupError, TypeError, LaunchError)
+
+
+class Agent:
+    """Serves one host. The newest control connection is the live one; the kernel and programs outlive it.
+
+    :param root: the image's root; empty means the agent's own.
+    :param take_identity: applies the arguments of ``resync``.
+    """
+
+    def __init__(self, root: str, take_identity: Callable[[dict[str, Any], Children, str], None]) -> None:
+        self._root = root
+        self._take_identity = take_identity
+        self._children = Children()
+        self._kernels = KernelRunner(self._children, root, self._kernel_ended)
+        self._lock = threading.Lock()
+        self._control: Frames | None = None
+        self._image: ImageConfig | None = None
+        self._pending: list[dict[str, Any]] = []
+        self._operations = {
+            "resync": self._resync,
+            "kernel.start": self._start_kernel,
+            "kernel.signal": self._signal_kernel,
+            "stats": self._read_stats,
+        }
+
+    def start(self) -> None:
+        """Start the thread that reaps children."""
+        threading.Thread(target=self._children.reap_forever, name="reaper", daemon=True).start()
+
+    def listen(self, listener: socket.socket) -> NoReturn:
+        """Serve each connection to ``listener`` on a thread of its own, for ever."""
+        while True:
+            sock, _ = listener.accept()
+            threading.Thread(target=self._serve_stream, args=(Frames(sock),), name="stream", daemon=True).start()
+
+    # Control
+
+    def serve_control(self, frames: Frames) -> None:
+        """Say hello, then answer requests until the connection ends; a newer connection ends it too."""
+        with self._lock:
+            older, self._control = self._control, None
+            self._image = None  # SECURITY: a clone's host must resync before anything else is served
+        if older is not None:
+            older.end()
+        try:
+            frames.send(Type.HELLO, _hello())
+            kind, welcome = frames.receive_one()
+            if kind is not Type.WELCOME:
+                raise wire.WireError(f"{kind.name} came in place of WELCOME")
+            wire.check_version(welcome)
+            self._go_live(frames)
+            for kind, payload in frames.read():
+                if kind is not Type.REQUEST:
+                    raise wire.WireError(f"{kind.name} is not for the control connection")
+                self._answer(frames, wire.parse(kind, payload))
+        except (OSError, EOFError):
+            pass  # the device or the host went away: there will be another connection
+        except wire.WireError as exc:
+            machine.say(f"control connection closed: {exc}")
+        finally:
+            with self._lock:
+                if self._control is frames:
+                    self._control = None
+            frames.close()
+
+    def _go_live(self, frames: Frames) -> None:
+        with self._lock:
+            self._control = frames
+            pending, self._pending = self._pending, []
+        for event in pending:
+            self._tell(event)
+
+    def _answer(self, frames: Frames, request: dict[str, Any]) -> None:
+        number, name, args = request.get("id"), request.get("op"), request.get("args") or {}
+        if name == "poweroff":
+            frames.send(Type.REPLY, {"id": number, "result": {}})
+            machine.power_off()
+        operation = self._operations.get(str(name))
+        try:
+            if operation is None:
+                raise LookupError(f"the agent does not know the operation {name}")
+            if self._image is None and name != "resync":
+                raise OSError(f"{name} came before resync")
+            reply = {"id": number, "result": operation(args)}
+        except _FAILURES as exc:
+            reply = {"id": number, "error": _explain(exc)}
+        frames.send(Type.REPLY, reply)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        """Send an event, or keep it until the host is back."""
+        with self._lock:
+            control = self._control
+            if control is None:
+                self._pending = [*self._pending, event][-_MAX_PENDING:]
+                return
+        try:
+            control.send(Type.EVENT, event)
+        except OSError:
+            with self._lock:
+                self._pending = [*self._pending, event][-_MAX_PENDING:]
+
+    def _resync(self, args: dict[str, Any]) -> dict[str, Any]:
+        self._take_identity(args, self._children, self._root)
+        self._image = read_image_config(args)
+        return {}
+
+    def _start_kernel(self, args: dict[str, Any]) -> dict[str, Any]:
+        image = self._ready()
+        return self._kernels.start(args, image.env, image.user, image.cwd)
+
+    def _signal_kernel(self, args: dict[str, Any]) -> dict[str, Any]:
+        self._kernels.signal(int(args["signal"]))
+        return {}
+
+    def _read_stats(self, _args: dict[str, Any]) -> dict[str, Any]:
+        return machine.read_figures()
+
+    def _kernel_ended(self, end: dict[str, Any]) -> None:
+        # Not on the reaper's thread: a host that does not read must not stop the reaping.
+        threading.Thread(target=self._tell, args=({"event": "kernel.exit", **end},), name="event", daemon=True).start()
+
+    def _ready(self) -> ImageConfig:
+        if self._image is None:
+            raise OSError("the sandbox has no identity yet: resync comes first")
+        return self._image
+
+    # Streams
+
+    def _serve_stream(self, frames: Frames) -> None:
+        try:
+            kind, args = frames.receive_one()
+            if kind is not Type.OPEN:
+                raise wire.WireError(f"{kind.name} came in place of OPEN")
+            if args.get("kind") == "control":
+                self.serve_control(frames)
+            else:
+                self._open(frames, args)
+        except (EOFError, BrokenPipeError, ConnectionError):
+            pass  # the peer is gone
+        except wire.WireError as exc:
+            machine.say(f"stream closed: {exc}")
+        finally:
+            frames.close()
+
+    def _open(self, frames: Frames, args: dict[str, Any]) -> None:
+        """Open a stream of the kind that is asked for, or refuse it."""
+        try:
+            kind = args.get("kind")
+            if kind == "exec":
+                self._run_program(frames, args, self._ready())
+            elif kind in ("put", "get"):
+                self._serve_archive(frames, kind, str(args["path"]), self._ready())
+            elif kind == "connect":
+                self._connect(frames, args, self._ready())
+            else:
+                raise LookupError(f"the agent does not know streams of kind {kind}")
+        except _FAILURES as exc:
+            refusal = {"error": _explain(exc), **({"code": exc.code} if isinstance(exc, LaunchError) else {})}
+            frames.send(Type.REFUSED, refusal)
+            frames.finish()
+
+    def _run_program(self, frames: Frames, args: dict[str, Any], image: ImageConfig) -> None:
+        tty = bool(args.get("tty"))
+        launch = {
+            "argv": [str(word) for word in args["argv"]],
+            "env": {**({"TERM": "xterm"} if tty else {}), **image.env, **args.get("env", {})},
+            "root": self._root,
+            "cwd": args.get("cwd") or image.cwd,
+            "user": args.get("user") or image.user,
+        }
+        program = Program(frames, self._children)
+        program.run(launch, tty=tty, rows=int(args.get("rows") or 24), cols=int(args.get("cols") or 80))
+
+    def _serve_archive(self, frames: Frames, kind: str, path: str, image: ImageConfig) -> None:
+        path = path if path.startswith("/") else f"{image.cwd}/{path}"
+        frames.send(Type.OPENED, {})
+        done = threading.Event()
+        self._children.fork(lambda: _archive(kind, frames, path, self._root), lambda _child: done.set())
+        done.wait()
+        frames.finish()
+
+    def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:
+        sock = dial_port(int(args["port"]), float(args.get("wait_s") or 0))
+        frames.send(Type.OPENED, {})
+        splice(frames.sock, sock)
+
+
+def _archive(kind: str, frames: Frames, path: str, root: str) -> None:
+    """In the forked process."""
+    from guest import archive  # noqa: PLC0415 - only this process pays for tarfile, and before it changes its root
+
+    archive.serve(kind, frames, path, root)
+
+
+def _hello() -> dict[str, Any]:
+    return {"version": wire.VERSION, "kernel": os.uname().release, "python": sys.version.split()[0]}
+
+
+def _explain(exc: BaseException) -> str:
+    """What failed, for people; a missing argument is an odd KeyError otherwise."""
+    return f"argument {exc} is missing" if isinstance(exc, KeyError) else str(exc) or type(exc).__name__

@@ -1,0 +1,101 @@
+"""``put`` and ``get`` streams: tar archives, read and written by a process that has the image's root as its own.
+
+Imported by that process only, after the fork: tarfile and what it imports cost memory that the agent need not hold.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+
+from guest.children import enter
+from guest.frames import Frames
+from hyper_kernel import wire
+from hyper_kernel.wire import Type
+
+
+def serve(kind: str, frames: Frames, path: str, root: str) -> None:
+    """Serve one stream to its EXIT, with ``root`` as this (forked) process's root folder."""
+    work = {"put": _put, "get": _get}[kind]
+    problem = ""
+    try:
+        enter(root)
+        work(frames, path)
+    except (OSError, tarfile.TarError, EOFError, wire.WireError) as exc:
+        problem = f"{kind} {path}: {exc}"
+        frames.send(Type.STDERR, problem.encode()[: wire.MAX_DATA])
+    frames.send(Type.EXIT, {"code": 1 if problem else 0, "signal": None})
+
+
+def _put(frames: Frames, path: str) -> None:
+    """Unpack the archive that comes in below ``path``, which is made where it is missing.
+
+    :raise OSError, tarfile.TarError, EOFError: what went wrong; what was unpacked so far stays.
+    """
+    os.makedirs(path, exist_ok=True)
+    source = io.BufferedReader(_Input(frames), wire.MAX_DATA)
+    with tarfile.open(fileobj=source, mode="r|*") as archive:
+        for member in archive:
+            archive.extract(member, path, numeric_owner=True)
+    while source.read(wire.MAX_DATA):
+        pass  # padding after the archive's end
+
+
+def _get(frames: Frames, path: str) -> None:
+    """Send an archive of ``path``, a folder or one file, named as its last part; links are sent as links.
+
+    :raise OSError: what went wrong.
+    """
+    with tarfile.open(fileobj=_Output(frames), mode="w|", bufsize=wire.MAX_DATA, format=tarfile.PAX_FORMAT) as archive:
+        archive.add(path, os.path.basename(os.path.normpath(path)) or ".")
+
+
+class _Input(io.RawIOBase):
+    """STDIN frames as a file; its end is STDIN_EOF, and a connection that ends before that is an error."""
+
+    def __init__(self, frames: Frames) -> None:
+        super().__init__()
+        self._pieces = self._read_pieces(frames)
+        self._piece = b""
+
+    def readable(self) -> bool:
+        """Called by BufferedReader."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants its private protocol
+        """Called by BufferedReader; 0 at the end."""
+        if not self._piece:
+            self._piece = next(self._pieces, b"")
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    @staticmethod
+    def _read_pieces(frames: Frames) -> Iterator[bytes]:
+        for kind, payload in frames.read():
+            if kind is Type.STDIN_EOF:
+                return
+            if kind is not Type.STDIN:
+                raise wire.WireError(f"{kind.name} is not for a put stream")
+            if payload:
+                yield payload
+        raise EOFError("the connection ended before the archive did")
+
+
+class _Output(io.RawIOBase):
+    """A file that sends what is written as STDOUT frames."""
+
+    def __init__(self, frames: Frames) -> None:
+        super().__init__()
+        self._frames = frames
+
+    def writable(self) -> bool:
+        """Called by tarfile's users of files."""
+        return True
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # typeshed allows any buffer; tarfile has bytes
+        """Called by tarfile."""
+        for start in range(0, len(data), wire.MAX_DATA):
+            self._frames.send(Type.STDOUT, bytes(data[start : start + wire.MAX_DATA]))
+        return len(data)
