@@ -7,7 +7,7 @@ from hyper_kernel.vsock.memory import ProcessMemory, Span
 from hyper_kernel.vsock.mux import Mux
 from hyper_kernel.vsock.packet import HEADER_SIZE, parse
 from hyper_kernel.vsock.vhost_user import Ring
-from hyper_kernel.vsock.virtqueue import Chain
+from hyper_kernel.vsock.virtqueue import Chain, VirtQueue
 
 #: Buffers moved at once, and their bytes.
 _BATCH = 64
@@ -40,9 +40,12 @@ class Pump:
         queue = self._tx.queue
         if queue is None:
             return False
-        more, any_used = True, False
+        more, any_used, was_choked = True, False, False
         for _ in range(_ROUNDS):
-            chains = [] if self._mux.is_choked else queue.peek(_BATCH, max_bytes=_BATCH_BYTES)
+            if self._mux.is_choked:
+                was_choked = True
+                break
+            chains = queue.peek(_BATCH, max_bytes=_BATCH_BYTES)
             if not chains:
                 more = False
                 break
@@ -52,7 +55,11 @@ class Pump:
             self._take(chains, memoryview(data))
         if any_used:
             self._tx.notify()
-        return self.flush() or more
+        flush_again = self.flush()
+        if was_choked:
+            # Unless the refusals went out, the next flush that sends them calls here again.
+            more = not self._mux.is_choked
+        return flush_again or more
 
     def flush(self) -> bool:
         """Send what is ready, as far as the guest has buffers.
@@ -69,7 +76,7 @@ class Pump:
             if not self._mux.has_output:
                 more = False
                 break
-            chains = queue.peek(_BATCH)
+            chains = self._peek_rx(queue)
             if not chains:
                 self._mux.pause()
                 more = False
@@ -78,6 +85,16 @@ class Pump:
         if any_used:
             self._rx.notify()
         return more
+
+    def _peek_rx(self, queue: VirtQueue) -> list[Chain]:
+        """The guest's next buffers. It need not say when it offers more, except after there were none."""
+        chains = queue.peek(_BATCH)
+        if not chains:
+            queue.want_kicks(True)
+            chains = queue.peek(_BATCH)  # offered just before it could see that
+        if chains:
+            queue.want_kicks(False)
+        return chains
 
     def _take(self, chains: Sequence[Chain], data: memoryview) -> None:
         for chain in chains:

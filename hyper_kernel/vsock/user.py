@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from hyper_kernel.errors import GuestError, HyperError
+from hyper_kernel.errors import GuestError, HyperError, LostError
 from hyper_kernel.vsock.end import CONNECT_S, RefusedError, ViolationError, VsockDevice
 from hyper_kernel.vsock.listener import HostListener, Ports
 from hyper_kernel.vsock.memory import ProcessMemory
@@ -99,17 +99,20 @@ class _Plugged:
             return
         if ring.index == TX:
             self._drain()
-        elif ring.index == RX:
-            # A choked guest has made room for its refusals: its packets are read again.
-            self._drain() if self.mux.is_choked else self._flush()
+        else:
+            self._flush()
 
     def _drain(self) -> None:
         if self._pump.drain():
             self._loop.call_soon(self._guard, self._drain)
 
     def _flush(self) -> None:
+        was_choked = self.mux.is_choked
         if self._pump.flush():
             self._flush_soon()
+        if was_choked and not self.mux.is_choked:
+            # The guest has taken its refusals: its packets, left unread meanwhile, are read again.
+            self._loop.call_soon(self._guard, self._drain)
 
     def _flush_soon(self) -> None:
         """One flush per turn of the event loop, however many streams ask for it."""
@@ -200,7 +203,7 @@ class UserEnd:
         if reason is None:
             return
         _log.warning("the vsock device of guest %d is dead: %s", self.cid, reason)
-        if isinstance(reason, ViolationError):
+        if not isinstance(reason, LostError):
             self._ended = reason
-            if self.on_violation:
-                self.on_violation(reason)
+        if isinstance(reason, ViolationError) and self.on_violation:
+            self.on_violation(reason)

@@ -19,6 +19,7 @@ MAX_CHAIN = 1 << 20
 _NEXT, _WRITE, _INDIRECT = 1, 2, 4
 _NO_INTERRUPT = _NO_NOTIFY = 1
 _DESCRIPTOR = struct.Struct("<QIHH")
+_HEAD = struct.Struct("<HH")  # flags, index: the start of both rings
 _U16 = struct.Struct("<H")
 _USED = struct.Struct("<II")
 
@@ -67,7 +68,8 @@ class VirtQueue:
         # The index must be read before the ring, and the ring before the descriptors: three vectors, in this order.
         self._look: list[Span] = [(driver, 4), (driver + 4, 2 * size), (descriptors, 16 * size)]
         self._table = 4 + 2 * size
-        (self._used,) = _U16.unpack(memory.read([(device + 2, 2)]))
+        flags, self._used = _HEAD.unpack(memory.read([(device, 4)]))
+        self._kicks_wanted = not flags & _NO_NOTIFY
 
     @property
     def base(self) -> int:
@@ -124,7 +126,9 @@ class VirtQueue:
 
     def want_kicks(self, wanted: bool) -> None:
         """Ask the guest for a notification per offer, or for none (it may send some all the same)."""
-        self._memory.write([(self._device, 2)], bytearray(_U16.pack(0 if wanted else _NO_NOTIFY)))
+        if wanted != self._kicks_wanted:
+            self._kicks_wanted = wanted
+            self._memory.write([(self._device, 2)], bytearray(_U16.pack(0 if wanted else _NO_NOTIFY)))
 
     def _walk(self, copy: bytearray, head: int) -> Chain:
         # SECURITY: a chain has at most as many descriptors as the table, so a loop ends in a violation.
