@@ -5,6 +5,8 @@ from pathlib import Path
 
 from hyper_kernel.errors import HostError
 
+SPACE_HINT = "make room there, or set HYPER_HOME (for temporary files TMPDIR) to a folder on a larger disk"
+
 
 def check_space(folder: Path, need: int, *, what: str) -> None:
     """Refuse to start what cannot fit.
@@ -18,5 +20,5 @@ def check_space(folder: Path, need: int, *, what: str) -> None:
     if free < need:
         raise HostError(
             f"{what} needs {need >> 20} MiB in {folder}, which has {free >> 20} MiB free",
-            hint="make room there, or set HYPER_HOME (for temporary files TMPDIR) to a folder on a larger disk",
+            hint=SPACE_HINT,
         )

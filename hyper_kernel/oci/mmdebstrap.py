@@ -17,6 +17,17 @@ _APT_SETTINGS = (
     "Acquire::Check-Date",
     "Acquire::Retries",
 )
+#: What mmdebstrap says when a part of its work begins, and how we call it.
+_PHASES = {
+    "running apt-get update": "reading Debian's package lists",
+    "downloading packages": "downloading packages",
+    "extracting archives": "unpacking packages",
+    "installing essential": "installing the essential packages",
+    "installing remaining": "installing the other packages",
+    "tar-in": "adding wheels",
+    "compileall": "compiling Python files",
+    "creating tarball": "packing the layer",
+}
 _HINT = "check that apt works here: apt-get update, or behind a proxy set Acquire::http::Proxy in apt's configuration"
 
 
@@ -70,8 +81,9 @@ def run_bootstrap(config: Bootstrap, *, report: Callable[[str], None], epoch: in
     """
 
     def on_line(line: str) -> None:
-        if line.startswith("I: "):
-            report(line.removeprefix("I: ").rstrip("."))
+        for sign, words in _PHASES.items():
+            if line.startswith("I: ") and sign in line:
+                report(words)
 
     run_command(argv(config), env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=_HINT, on_line=on_line)
 

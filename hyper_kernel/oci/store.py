@@ -20,16 +20,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyper_kernel.errors import HyperError, NotFoundError, RequestError
+from hyper_kernel.errors import HostError, HyperError, NotFoundError, RequestError
 from hyper_kernel.host.command import CommandError, run_command
 from hyper_kernel.host.lock import hold_lock, try_lock
-from hyper_kernel.host.space import check_space
+from hyper_kernel.host.space import SPACE_HINT, check_space
 from hyper_kernel.oci.disk import make_disk, remove_tree
 from hyper_kernel.oci.layout import (
     Content,
@@ -97,11 +97,10 @@ class ImageStore:
         """All images that can be read, newest first; a damaged one is left out and logged."""
         found = []
         for folder in (self._folder / "images").iterdir():
-            with suppress(FileNotFoundError):
-                try:
-                    found.append(self._load(f"sha256:{folder.name}"))
-                except DamagedError as exc:
-                    _log.warning("%s (%s)", exc, exc.hint)
+            try:
+                found.append(self._load(f"sha256:{folder.name}"))
+            except DamagedError as exc:
+                _log.warning("%s (%s)", exc, exc.hint)
         return sorted(found, key=lambda image: (image.created, image.id), reverse=True)
 
     def find(self, ref: str) -> Image | None:
@@ -150,8 +149,8 @@ class ImageStore:
             raise NotFoundError(f"there is no image {ref}", hint="hyper images lists them")
         with self._changed_names() as names:
             mine = [name for name, target in names.items() if target == image_id]
-            named = _familiar(ref)
-            gone = [named] if named in mine else mine
+            named = [name for name in mine if not ref.startswith("sha256:") and name == parse_reference(ref).familiar]
+            gone = named or mine
             for name in gone:
                 del names[name]
             if image_id in names.values():
@@ -159,6 +158,10 @@ class ImageStore:
         remove_tree(self._image_folder(image_id))
         self.sweep()
         return [*gone, image_id]
+
+    def has_disk(self, image: Image) -> bool:
+        """Whether an image's disk has been made."""
+        return (self._image_folder(image.id) / "disk.json").exists() and image.disk.exists()
 
     def get_disk(self, image: Image) -> Path:
         """An image's disk, made now if it has not been needed before.
@@ -235,7 +238,7 @@ class ImageStore:
         folder = self._image_folder(image.id)
         facts = folder / "disk.json"
         with hold_lock(self._folder / "use.lock", shared=True), hold_lock(folder / "disk.lock"):
-            if not (facts.exists() and image.disk.exists()):
+            if not self.has_disk(image):
                 facts.unlink(missing_ok=True)
                 content = self._read(image.id)
                 try:
@@ -247,7 +250,9 @@ class ImageStore:
             return found
 
     def _explain(self, image_id: str, content: Content, error: CommandError) -> HyperError:
-        """Why a disk could not be made; blobs that are not what they are called are removed, so a new copy mends it."""
+        """Why a disk could not be made. Blobs that are not what they are called are removed, so a new copy mends it."""
+        if "no space left on device" in error.tail.lower():
+            return HostError(f"{self._folder} filled up while the disk of an image was made", hint=SPACE_HINT)
         folder = self._image_folder(image_id)
         damaged = find_damaged(folder, content)
         if not damaged:
@@ -291,9 +296,11 @@ class ImageStore:
         if text in ids:
             return f"sha256:{text}"
         if text == ref:
-            names = self._read_names()
-            if (named := _familiar(ref)) in names:
-                return names[named]
+            parsed, names = parse_reference(ref), self._read_names()
+            if parsed.digest:
+                return next((image.id for image in self.images() if image.manifest == parsed.digest), None)
+            if parsed.familiar in names:
+                return names[parsed.familiar]
         if not re.fullmatch(rf"[0-9a-f]{{{_MIN_PREFIX},64}}", text):
             return None
         matches = [image_id for image_id in ids if image_id.startswith(text)]
@@ -319,10 +326,6 @@ class ImageStore:
             _write_json(self._folder / "names.json", names)
 
 
-def _familiar(ref: str) -> str:
-    return parse_reference(ref).familiar
-
-
 def _write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.write_text(json.dumps(value, indent=1))
@@ -330,5 +333,4 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _size_of(path: Path) -> int:
-    files: Callable[[Path], int] = lambda folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())  # noqa: E731
-    return files(path) if path.is_dir() else path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) or path.stat().st_size

@@ -36,15 +36,15 @@ _EXCLUDES = (
     "/usr/share/locale/*",
     "/usr/share/man/*",
 )
-#: What is left out at the end: caches, logs, and apt's and dpkg's settings for this build.
+#: What is left out at the end: caches, logs, and dpkg's copies. Nothing below /dev, /proc, /sys and /tmp: while hooks
+#: run, the first three are the host's, and without its settings in /tmp mmdebstrap's last apt-get works on the host.
 _RUBBISH = (
-    *("/var/cache/apt/*", "/var/cache/debconf/*-old", "/var/cache/ldconfig", "/var/lib/apt/lists/*"),
-    *("/var/lib/dpkg/*-old", "/var/log/*", "/tmp/*", "/etc/apt/apt.conf.d/99mmdebstrap", "/etc/machine-id"),
+    *("/var/cache/debconf/*-old", "/var/cache/ldconfig", "/var/lib/dpkg/*-old", "/var/log/*", "/etc/machine-id"),
     "/usr/lib/python3*/EXTERNALLY-MANAGED",  # a sandbox is thrown away: pip may install beside Debian's packages
 )
 
 
-def build_image(store: ImageStore, recipe: Recipe, *, report: Report, refresh: bool = False) -> Image:
+def build_image(store: ImageStore, recipe: Recipe, report: Report, *, refresh: bool = False) -> Image:
     """The image of a recipe: built now unless the store has it; two builders build once.
 
     :param report: told what is going on.
@@ -133,12 +133,11 @@ def hooks(wheels: Path, python: str, recipe: Recipe) -> tuple[str, ...]:
         # Valid for good, whatever becomes of the files' times: compiling at each start takes minutes under emulation.
         f'chroot "$1" python3 -m compileall -q -f -j0 --invalidation-mode unchecked-hash {library}',
         *(f'chroot "$1" env HOME=/root sh -c {shlex.quote(command)}' for command in recipe.run),
-        # SECURITY: guests can read all of these, and they tell of the host: its name, its resolver, and its sources,
-        # which may carry a user's name and password.
+        # SECURITY: guests can read all of these, and they tell of the host: its name, its resolver, its proxies and
+        # its sources, which may carry a user's name and password.
+        'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/resolv.conf" "$1/etc/hostname"',
         'sed -i "s#://[^/@ ]*@#://#" "$1/etc/apt/sources.list"',
-        'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',
         'printf "127.0.0.1 localhost\\n::1 localhost\\n" > "$1/etc/hosts"',
-        # /dev, /proc and /sys are the host's while hooks run: nothing may be removed below them.
         "rm -rf " + " ".join(f'"$1"{path}' for path in _RUBBISH),
         ': > "$1/etc/machine-id"',
     )

@@ -1,7 +1,7 @@
 """Pinned wheels as a tar archive that unpacks into an image's /usr/local."""
 
+import importlib.util
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -93,6 +93,5 @@ def _fix_scripts(scripts: Path) -> None:
 
 
 def _check_pip() -> None:
-    found = subprocess.run([sys.executable, "-c", "import pip"], capture_output=True, check=False)
-    if found.returncode:
+    if importlib.util.find_spec("pip") is None:
         raise HostError(f"{sys.executable} has no pip, which fetches wheels", hint=f"{sys.executable} -m ensurepip")

@@ -1,0 +1,56 @@
+# `make` lists the targets; each sets up what it needs, and a second run of any is instant.
+PYTHON := python3
+BIN := .venv/bin
+
+help: ## what can be made (this list)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: setup ## run the first notebook, every cell in a sandbox, and print what it shows
+	@$(BIN)/python -m hyper_kernel.cli.demo
+
+lab: setup ## open JupyterLab on the example notebooks, with Hyper Python in its launcher
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+setup: .venv/installed ## install what is missing, then build the guest and the base image
+	@$(BIN)/hyper setup
+
+test: setup ## the whole test suite, with real virtual machines
+	@$(BIN)/pytest tests
+
+check: .venv/installed ## format, lint, types, floors and other rules of the house; changes nothing
+	@$(BIN)/pytest tests/style
+
+fix: .venv/installed ## format, and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+outside: setup ## suites and clients that others wrote, against our kernels
+	@$(BIN)/pytest tests/outside
+
+bench: setup ## how fast and how small, as ratios
+	@$(BIN)/python -m tests.performance.bench
+
+soak: setup ## an hour of starts, cells and stops; fails when anything is left behind
+	@$(BIN)/python -m tests.performance.soak
+
+test-kvm: setup ## the hardware path (KVM, vhost-vsock) inside an emulated machine that has it
+	@$(BIN)/python -m tests.performance.kvm
+
+freeze: .venv/installed ## write the environment's pinned packages to .ci/requirements.txt
+	@{ head -n 1 .ci/requirements.txt; $(BIN)/pip freeze --exclude-editable; } > .venv/frozen
+	@mv .venv/frozen .ci/requirements.txt
+
+clean: ## remove the environment and what was built in this folder
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: .ci/requirements.txt pyproject.toml | packages
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+packages:
+	@sh hyper_kernel/host/install_packages.sh
+
+.PHONY: help demo lab setup test check fix outside bench soak test-kvm freeze clean packages
