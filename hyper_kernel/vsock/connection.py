@@ -82,7 +82,9 @@ class Connection:
     @property
     def room(self) -> int:
         """Bytes that ``data`` may send now."""
-        if self.state is not State.OPEN or self.shut & Shut.SEND or self.peer_shut & Shut.RECEIVE:
+        if self.state is not State.OPEN or self._greeting is not None:
+            return 0
+        if self.shut & Shut.SEND or self.peer_shut & Shut.RECEIVE:
             return 0
         return max(0, self._peer_buffer - (self._sent - self._peer_forwarded))
 

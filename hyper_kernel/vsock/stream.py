@@ -1,12 +1,16 @@
 """One stream: a vsock connection on one side, a socket for the rest of the program on the other."""
 
 import asyncio
+import contextlib
 import select
 import socket
 from collections.abc import Callable
 
 from hyper_kernel.vsock.connection import Connection, State
 from hyper_kernel.vsock.packet import Shut
+
+#: Bytes dropped at once.
+_DISCARD = 1 << 16
 
 
 class HangupWatch:
@@ -96,17 +100,15 @@ class Stream:
         """Act on what the connection has become after a packet came."""
         connection = self.connection
         if connection.state is State.CLOSED:
-            self._pause()
-            self._hangups.remove(self._near)
-            if not self._held:
+            if self._held:
+                self._refuse_output()
+            else:
                 self.close()
             return
         if connection.peer_shut & Shut.SEND and not self._held:
             self._finish()
-        if connection.peer_shut & Shut.RECEIVE and not self._has_eof:
-            # The program's next write fails with EPIPE.
-            self._near.shutdown(socket.SHUT_RD)
-            self._end_input()
+        if connection.peer_shut & Shut.RECEIVE:
+            self._refuse_output()
         if connection.room and not self._is_reading and not self._has_eof:
             self._wake(self)
 
@@ -165,6 +167,17 @@ class Stream:
         self.connection.shut_down(Shut.RECEIVE)
         if self.connection.state is State.CLOSED:
             self.close()
+
+    def _refuse_output(self) -> None:
+        """Let the program's writes fail (EPIPE): the guest reads no more."""
+        if self._has_eof:
+            return
+        self._near.shutdown(socket.SHUT_RD)
+        # A program that waits for room in the full socket is woken only when there is some.
+        with contextlib.suppress(ConnectionError):
+            while self._near.recv(_DISCARD):
+                pass
+        self._end_input()
 
     def _on_writable(self) -> None:
         count = self._send(self._held)

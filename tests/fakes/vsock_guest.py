@@ -206,9 +206,9 @@ class FakeGuest:
         ring = self.rings[TX]
         slot = ring.free.popleft()
         at = self.tx_at + slot * (HEADER.size + PACKET)
-        self.view[at : at + HEADER.size + len(payload)] = header + payload
-        ring.put(2 * slot, BASE + at, HEADER.size, NEXT if payload else 0, 2 * slot + 1)
-        ring.put(2 * slot + 1, BASE + at + HEADER.size, len(payload))
+        self.view[at : at + len(header) + len(payload)] = header + payload
+        ring.put(2 * slot, BASE + at, len(header), NEXT if payload else 0, 2 * slot + 1)
+        ring.put(2 * slot + 1, BASE + at + len(header), len(payload))
         ring.offer(2 * slot)
 
     def send_raw(self, data):
