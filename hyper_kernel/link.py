@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from hyper_kernel import wire
@@ -27,6 +27,8 @@ class Frames:
         self._sock = sock
         self._decoder = wire.Decoder()
         self._writing = asyncio.Lock()
+        self._users = 0
+        self._closed = False
 
     @classmethod
     async def dial(cls, path: str) -> Self:
@@ -49,20 +51,20 @@ class Frames:
         """
         frame = wire.pack(kind, payload)
         async with self._writing:
-            await asyncio.get_running_loop().sock_sendall(self._sock, frame)
+            with self._using():
+                await asyncio.get_running_loop().sock_sendall(self._sock, frame)
 
     async def __aiter__(self) -> AsyncIterator[tuple[Type, bytes]]:
         """Frames until the peer ends the stream or the connection breaks.
 
         :raise WireError: the peer broke the contract.
         """
-        loop = asyncio.get_running_loop()
         data = b""
         while True:
             for frame in self._decoder.feed(data):
                 yield frame
             try:
-                data = await loop.sock_recv(self._sock, _READ)
+                data = await self._recv(_READ)
             except OSError:
                 return
             if not data:
@@ -78,7 +80,7 @@ class Frames:
             for frame in self._decoder.feed(b""):
                 return frame
             try:
-                data = await asyncio.get_running_loop().sock_recv(self._sock, self._decoder.missing)
+                data = await self._recv(self._decoder.missing)
             except OSError as exc:
                 raise LostError(f"the connection broke: {exc}") from exc
             if not data:
@@ -91,10 +93,31 @@ class Frames:
         return self._sock
 
     def close(self) -> None:
-        """Close the socket; waiting readers end."""
+        """Close the socket; readers and writers under way end. Again: nothing happens."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+        self._close_unused()
+
+    async def _recv(self, size: int) -> bytes:
+        with self._using():
+            return await asyncio.get_running_loop().sock_recv(self._sock, size)
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        """A descriptor closed under a waiting reader would never wake it: the last user closes."""
+        if self._closed:
+            raise OSError("the connection is closed")
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._closed and not self._users:
+            self._sock.close()
 
 
 class Link:

@@ -85,8 +85,9 @@ class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_
         kernel = self._kernel_spec(kwargs["env"])
         info = await self._restart(kernel) or await self._start(kernel)
         self._running = True
-        key = self.parent.session.key
-        self.connection_info = {**info, "key": key, "signature_scheme": self.parent.session.signature_scheme}
+        session = self._manager().session
+        info |= {"key": session.key, "signature_scheme": session.signature_scheme}
+        self.connection_info = cast("KernelConnectionInfo", info)
         return self.connection_info
 
     async def poll(self) -> int | None:
@@ -134,13 +135,15 @@ class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What :meth:`load_provisioner_info` needs to take this kernel over."""
         info = await super().get_provisioner_info()
-        info["connection_info"] = {**self.connection_info, "key": self.connection_info.get("key", b"").decode()}
+        connection: dict[str, Any] = dict(self.connection_info)
+        info["connection_info"] = connection | {"key": connection.get("key", b"").decode()}
         return {**info, "sandbox": self._sandbox, "folder": self._folder}
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         """Take over a kernel that runs."""
         await super().load_provisioner_info(provisioner_info)
-        self.connection_info = {**self.connection_info, "key": self.connection_info["key"].encode()}
+        connection = provisioner_info["connection_info"]
+        self.connection_info = cast("KernelConnectionInfo", connection | {"key": connection["key"].encode()})
         self._sandbox, self._folder = provisioner_info["sandbox"], provisioner_info["folder"]
         self._running = True
 
@@ -160,10 +163,14 @@ class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_
             return None
         return str(Path(self._folder) / guest.relative_to("/work"))
 
+    def _manager(self) -> Any:
+        assert self.parent is not None  # the factory always gives the KernelManager
+        return self.parent
+
     def _kernel_spec(self, env: dict[str, str]) -> KernelSpec:
         return KernelSpec(
             name=self.kernel,
-            key=self.parent.session.key.decode(),
+            key=self._manager().session.key.decode(),
             env=select_environment(env, self.kernel_spec.env, self.env_allowed),
             folder=self._folder,
             files=self.files,

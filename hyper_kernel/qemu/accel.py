@@ -114,6 +114,6 @@ def _key(kernel: Path) -> str:
     if binary is None:
         raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
     stat, guest = Path(binary).stat(), kernel.stat()
-    facts = [platform.release(), binary, stat.st_mtime_ns, stat.st_size, guest.st_size, guest.st_mtime_ns]
+    facts = [platform.release(), binary, stat.st_mtime_ns, stat.st_size, guest.st_size]
     facts += [_KVM.exists(), os.access(_KVM, os.R_OK | os.W_OK)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

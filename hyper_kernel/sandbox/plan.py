@@ -5,7 +5,8 @@ from typing import Any
 
 from hyper_kernel.errors import RequestError
 from hyper_kernel.hypervisor import MachineConfig
-from hyper_kernel.oci.store import ImageConfig, ImageStore
+from hyper_kernel.oci.layout import ImageConfig
+from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths
 from hyper_kernel.qemu.accel import probe_tier
 from hyper_kernel.rootfs.guest import get_guest

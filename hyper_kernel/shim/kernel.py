@@ -33,13 +33,15 @@ class Kernel:
     def __init__(self, agent: Agent, channels: Path) -> None:
         self._agent = agent
         self._channels = channels
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.splice = Splice(self._dial)
 
     async def start(self, spec: KernelSpec) -> dict[str, Any]:
-        """Bind the channels, start the kernel; the connection info for clients, without the key.
+        """Bind the channels, start the kernel, wait until it listens; the connection info for clients, without the key.
 
-        :raise GuestError: the image has no such kernel, or it does not start.
+        :raise GuestError: the image has no such kernel, or it ended instead.
         """
+        self._exit = asyncio.get_running_loop().create_future()
         info = self.splice.bind_ipc(self._channels) if spec.transport == "ipc" else self.splice.bind_tcp("127.0.0.1")
         await self._agent.request(
             "kernel.start",
@@ -48,7 +50,14 @@ class Kernel:
             env=dict(entry.split("=", 1) for entry in spec.env),
             cwd=WORK,
         )
+        await self._wait_listening()
         return info | {"signature_scheme": "hmac-sha256", "kernel_name": spec.name}
+
+    async def ended(self, code: int) -> None:
+        """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
+        if not self._exit.done():
+            self._exit.set_result(code)
+        await self.splice.drop_connections()
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""
@@ -77,6 +86,19 @@ class Kernel:
         return f"{plan.left_out} entries of the folder were not copied (hidden, links, or over the limit)" * bool(
             plan.left_out
         )
+
+    async def _wait_listening(self) -> None:
+        # ipykernel binds its heartbeat last (IPKernelApp.initialize).
+        listening = asyncio.create_task(self._dial("hb"))
+        racing: list[asyncio.Future[Any]] = [listening, self._exit]
+        try:
+            await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+            if self._exit.done():
+                raise GuestError(f"the kernel ended while it started (exit code {self._exit.result()})")
+            listening.result().close()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     async def _dial(self, channel: str) -> socket.socket:
         return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=_KERNEL_WAIT_S)

@@ -113,7 +113,12 @@ class Shim:
 
     def _fail(self, problem: BaseException) -> None:
         log.error("starting failed", exc_info=problem)
-        self._end(str(problem) or repr(problem), problem.code if isinstance(problem, RefusedError) else _FAILED)
+        reason = str(problem) or repr(problem)
+        if hint := getattr(problem, "hint", ""):
+            reason += f" ({hint})"
+        if self._guest and not isinstance(problem, RefusedError):
+            reason += f"\n--- the last of its console ---\n{self._guest.machine.console_tail()}"
+        self._end(reason, problem.code if isinstance(problem, RefusedError) else _FAILED)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Boot, give the guest its identity, start the program or the kernel."""
@@ -177,7 +182,7 @@ class Shim:
             code = exit_code(event)
         except WireError:
             code = _KILLED
-        self._spawn(self._kernel.splice.drop_connections())
+        self._spawn(self._kernel.ended(code))
         # The sandbox stays, so that a restart finds it; the door or the owner's lease ends it.
         self._spawn(self._change(exit_code=code))
 
