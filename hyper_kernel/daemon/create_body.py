@@ -1,0 +1,170 @@
+"""From the body of Docker's POST /containers/create to what is wanted of a sandbox; pure.
+
+What Docker offers and Hyper Kernel does not is refused when it would change security, data or reach (binds, ports,
+devices, networks ...), and accepted where it only tunes what a sandbox does not have (OOM score, swappiness ...).
+"""
+
+from typing import Any
+
+from hyper_kernel.daemon.errors import NotHereError
+from hyper_kernel.errors import RequestError
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
+from hyper_kernel.oci.layout import ImageConfig
+from hyper_kernel.spec import ProcessSpec, SandboxSpec
+
+#: HostConfig fields that are refused unless empty, and what to do instead.
+_REFUSED = {
+    "Binds": "folders of the host are not mounted; copy files in with: docker cp",
+    "Mounts": "mounts are not in this version; copy files in with: docker cp",
+    "Tmpfs": "every sandbox writes to memory already",
+    "VolumesFrom": "volumes are not in this version",
+    "Devices": "a sandbox has a machine of its own and no device of the host",
+    "DeviceRequests": "a sandbox has a machine of its own and no device of the host",
+    "DeviceCgroupRules": "a sandbox has a machine of its own and no device of the host",
+    "Privileged": "a sandbox is never privileged on the host; root inside it is root of its own machine",
+    "CapAdd": "programs in a sandbox have the capabilities of their user in their own machine",
+    "CapDrop": "programs in a sandbox have the capabilities of their user in their own machine",
+    "SecurityOpt": "the boundary is the machine; profiles of the host's kernel do not apply",
+    "PortBindings": "a sandbox has no network in this version",
+    "PublishAllPorts": "a sandbox has no network in this version",
+    "Links": "a sandbox has no network in this version",
+    "ExtraHosts": "a sandbox has no network in this version",
+    "Dns": "a sandbox has no network in this version",
+    "GroupAdd": "additional groups are not in this version",
+    "ReadonlyRootfs": "a read-only root is not in this version",
+    "Sysctls": "kernel parameters are not in this version",
+    "Ulimits": "limits of processes are not in this version",
+    "StorageOpt": "disk sizes are not in this version",
+    "PidsLimit": "a limit of processes is not in this version",
+    "CpuQuota": "a sandbox has whole processors; use --cpus",
+    "CpusetCpus": "a sandbox has processors of its own; use --cpus",
+    "ContainerIDFile": "write the id to a file yourself",
+}
+_NETWORKS = frozenset({"", "default", "none", "bridge", "nat"})
+_RUNTIMES = frozenset({"", "hyper"})
+_PRIVATE_MODES = ("PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode", "Cgroup")
+
+
+def plan_sandbox(body: dict[str, Any], image: ImageConfig) -> SandboxSpec:
+    """The spec a create request asks for.
+
+    :param image: what the image says, for the entrypoint and command that the request leaves out.
+    :raise NotHereError: it asks for what a sandbox does not have.
+    :raise RequestError: a field has a wrong shape or a value outside its limits.
+    """
+    host = body.get("HostConfig") or {}
+    if not isinstance(host, dict):
+        raise RequestError("HostConfig is not an object")
+    _refuse(body, host)
+    argv = plan_argv(_words(body, "Entrypoint"), _words(body, "Cmd"), image)
+    process = ProcessSpec(
+        argv=argv,
+        env=plan_env(_words(body, "Env") or ()),
+        cwd=_text(body, "WorkingDir"),
+        user=_text(body, "User"),
+        tty=bool(body.get("Tty")),
+        open_stdin=bool(body.get("OpenStdin")),
+    )
+    return SandboxSpec(
+        image=_text(body, "Image"),
+        memory_mib=_memory_mib(host),
+        cpus=_cpus(host),
+        hostname=_text(body, "Hostname"),
+        labels=_labels(body),
+        auto_remove=bool(host.get("AutoRemove")),
+        process=process,
+    )
+
+
+def plan_argv(entrypoint: tuple[str, ...] | None, cmd: tuple[str, ...] | None, image: ImageConfig) -> tuple[str, ...]:
+    """The command line, by Docker's rules: an entrypoint of the request's own drops the image's command.
+
+    :raise RequestError: neither says what to run.
+    """
+    if entrypoint is None:
+        argv = (*image.entrypoint, *(cmd or image.cmd))
+    else:
+        # `--entrypoint ""` is sent as [""] and means none
+        argv = (*(word for word in entrypoint if entrypoint != ("",)), *(cmd or ()))
+    if not argv:
+        raise RequestError("no command specified", hint="give a command after the image's name")
+    return argv
+
+
+def plan_env(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Environment entries without those that only unset a name.
+
+    :raise RequestError: an entry has no name.
+    """
+    for entry in entries:
+        if entry.startswith("=") or not entry:
+            raise RequestError(f"invalid environment variable: {entry}", hint="write NAME=value")
+    return tuple(entry for entry in entries if "=" in entry)
+
+
+def _refuse(body: dict[str, Any], host: dict[str, Any]) -> None:
+    for name, why in _REFUSED.items():
+        # PidsLimit is sent as -1 or 0 for none
+        if host.get(name) and not (name == "PidsLimit" and host[name] < 0):
+            raise NotHereError(f"HostConfig.{name} is not supported by Hyper Kernel", hint=why)
+    mode = str(host.get("NetworkMode") or "")
+    if mode not in _NETWORKS:
+        raise NotHereError(f"network mode {mode!r} is not supported by Hyper Kernel", hint="use --network none")
+    if str(host.get("Isolation") or "default") != "default":
+        raise NotHereError("HostConfig.Isolation: every sandbox is a virtual machine", hint="leave it out")
+    if str(host.get("Runtime") or "") not in _RUNTIMES:
+        raise NotHereError(f"unknown or invalid runtime name: {host['Runtime']}", hint="leave out --runtime")
+    for name in _PRIVATE_MODES:
+        if (value := str(host.get(name) or "")) not in ("", "private"):
+            raise NotHereError(f"HostConfig.{name}={value!r}: a sandbox shares nothing", hint="leave it out")
+    policy = (host.get("RestartPolicy") or {}).get("Name") or "no"
+    if policy != "no":
+        raise NotHereError(f"restart policy {policy!r} is not supported by Hyper Kernel", hint="leave out --restart")
+    if body.get("Volumes"):
+        raise NotHereError("volumes are not supported by Hyper Kernel yet", hint="copy files in with: docker cp")
+    test = (body.get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if test != ["NONE"]:
+        raise NotHereError("health checks are not supported by Hyper Kernel", hint="leave out --health-cmd")
+
+
+def _words(body: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    """A field that is a list of strings, or one string; None where it is absent or null."""
+    value = body.get(name)
+    if value is None:
+        return None
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise RequestError(f"{name} is not a list of strings")
+    return tuple(value) or None
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise RequestError(f"{name} is not a string")
+    return value
+
+
+def _labels(body: dict[str, Any]) -> dict[str, str]:
+    labels = body.get("Labels") or {}
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise RequestError("Labels is not an object of strings")
+    return labels
+
+
+def _number(host: dict[str, Any], name: str) -> int:
+    value = host.get(name) or 0
+    if not isinstance(value, int) or value < 0:
+        raise RequestError(f"HostConfig.{name}={value!r} is not a positive whole number")
+    return value
+
+
+def _memory_mib(host: dict[str, Any]) -> int:
+    memory = _number(host, "Memory")
+    return -(-memory >> 20) if memory else DEFAULT_MEMORY_MIB
+
+
+def _cpus(host: dict[str, Any]) -> int:
+    """Whole processors: a share of one is rounded up, since a machine cannot have less."""
+    nano, count = _number(host, "NanoCpus"), _number(host, "CpuCount")
+    return count or (-(-nano // 10**9) if nano else DEFAULT_CPUS)

@@ -1,0 +1,153 @@
+"""Routes of ``/hyper/v1``: sandboxes as records, and Jupyter kernels, for which Docker has no word."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from hyper_kernel.daemon.box import Box
+from hyper_kernel.daemon.docker_json import public_record
+from hyper_kernel.daemon.routing import Answer, Routes
+from hyper_kernel.daemon.sandboxes import Sandboxes
+from hyper_kernel.daemon.server import Call
+from hyper_kernel.errors import NotFoundError, RequestError
+from hyper_kernel.limits import BOOT_DEADLINE_S
+from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.spec import SandboxSpec
+
+#: Longest that one long poll waits, in seconds.
+_MAX_POLL_S = 3600.0
+
+
+class Kernels:
+    """Answers for kernels."""
+
+    def __init__(self, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    def add_to(self, routes: Routes) -> None:
+        """Add the routes."""
+        routes.add("GET", "/hyper/v1/sandboxes", self.list_sandboxes)
+        routes.add("POST", "/hyper/v1/sandboxes", self.create_sandbox)
+        routes.add("GET", "/hyper/v1/sandboxes/{id}", self.get_sandbox)
+        routes.add("GET", "/hyper/v1/kernels", self.list)
+        routes.add("POST", "/hyper/v1/kernels", self.create)
+        one = "/hyper/v1/kernels/{id}"
+        routes.add("GET", one, self.get)
+        routes.add("DELETE", one, self.remove)
+        routes.add("POST", f"{one}/start", self.start)
+        routes.add("POST", f"{one}/signal", self.signal)
+        routes.add("POST", f"{one}/wait", self.wait)
+
+    async def list_sandboxes(self, call: Call) -> Answer:
+        """GET /hyper/v1/sandboxes: records, newest first."""
+        boxes = self._sandboxes.list()
+        wanted = [public_record(box.record) for box in boxes if call.flag("all") or box.is_live]
+        return Answer(body={"sandboxes": wanted})
+
+    async def create_sandbox(self, call: Call) -> Answer:
+        """POST /hyper/v1/sandboxes {name, spec}."""
+        body = await call.json()
+        box = await self._sandboxes.create(_spec(body.get("spec")), str(body.get("name") or ""))
+        return Answer(status=201, body=public_record(box.record))
+
+    async def get_sandbox(self, call: Call) -> Answer:
+        """GET /hyper/v1/sandboxes/{id}."""
+        return Answer(body=public_record(self._sandboxes.get(call.params["id"]).record))
+
+    async def list(self, call: Call) -> Answer:
+        """GET /hyper/v1/kernels."""
+        return Answer(body={"kernels": [facts(box.record) for box in self._sandboxes.list() if box.record.spec.kernel]})
+
+    async def create(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels: a new sandbox with a kernel that runs; on failure, or when the client goes away,
+        nothing is left of it."""
+        spec = _spec(await call.json())
+        if spec.kernel is None:
+            raise RequestError("the spec has no kernel", hint="add kernel: {name, key, ...}")
+        box = await self._sandboxes.create(spec)
+        try:
+            await self._sandboxes.start(box)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._sandboxes.remove(box, force=True)))
+            raise
+        return Answer(status=201, body=facts(box.record))
+
+    async def get(self, call: Call) -> Answer:
+        """GET /hyper/v1/kernels/{id}."""
+        return Answer(body=facts(self._box(call).record))
+
+    async def start(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels/{id}/start {kernel}: start the kernel again in the sandbox that lives."""
+        box, body = self._box(call), await call.json()
+        data = body.get("kernel") or {}
+        if not isinstance(data, dict):
+            raise RequestError("kernel is not an object")
+        spec = _spec({"kernel": data}) if data else box.record.spec
+        assert spec.kernel is not None  # _box and the line above see to it
+        connection = await box.request("kernel.start", kernel=asdict(spec.kernel), deadline_s=BOOT_DEADLINE_S)
+        return Answer(body=facts(box.record) | {"connection": connection})
+
+    async def signal(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels/{id}/signal {signal}; nothing happens to one that is gone."""
+        box, body = self._box(call), await call.json()
+        number = body.get("signal")
+        if not isinstance(number, int) or not 0 < number < 65:
+            raise RequestError(f"signal={number!r} is not the number of a signal")
+        if box.shim and not has_ended(box.record):
+            await box.request("kernel.signal", signal=number)
+        return Answer(status=204)
+
+    async def wait(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels/{id}/wait?timeout_s=: answers when the kernel has ended, or after that time."""
+        box = self._box(call)
+        timeout_s = min(max(call.number("timeout_s", 30.0), 0.0), _MAX_POLL_S)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await box.wait_for(lambda: has_ended(box.record) or box.removed)
+        except TimeoutError:
+            pass
+        return Answer(body=facts(box.record))
+
+    async def remove(self, call: Call) -> Answer:
+        """DELETE /hyper/v1/kernels/{id}: kill it and forget its sandbox."""
+        await self._sandboxes.remove(self._box(call), force=True)
+        return Answer(status=204)
+
+    def _box(self, call: Call) -> Box:
+        box = self._sandboxes.get(call.params["id"])
+        if box.record.spec.kernel is None:
+            raise NotFoundError(f"sandbox {box.record.name} runs no kernel", hint="see: hyper ps")
+        return box
+
+
+def has_ended(record: Record) -> bool:
+    """Whether a sandbox's kernel is gone; its sandbox may live on for a restart."""
+    return record.state is State.EXITED or (record.state is not State.CREATED and record.exit_code != -1)
+
+
+def facts(record: Record) -> dict[str, Any]:
+    """A kernel as clients see it; ``connection`` is without the key, which the client chose."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "state": "exited" if has_ended(record) else str(record.state),
+        "sandbox_state": str(record.state),
+        "exit_code": record.exit_code,
+        "reason": record.reason,
+        "connection": record.connection,
+        "tier": record.tier,
+        "notes": list(record.notes),
+    }
+
+
+def _spec(data: Any) -> SandboxSpec:
+    """A spec from a request.
+
+    :raise RequestError: it is none.
+    """
+    if not isinstance(data, dict):
+        raise RequestError("the spec is not an object")
+    try:
+        return SandboxSpec.from_dict(data)
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise RequestError(f"the spec cannot be read: {exc}") from exc

@@ -1,0 +1,403 @@
+"""Every sandbox of this user: made, started, stopped, waited for, removed, adopted and swept.
+
+A sandbox's record belongs to its shim while that lives, and to hyperd before and after.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from hyper_kernel.daemon.box import Box
+from hyper_kernel.daemon.errors import AlreadyError
+from hyper_kernel.daemon.events import Events
+from hyper_kernel.daemon.names import check_name, new_id, new_name
+from hyper_kernel.daemon.shims import Nursery, Shim, dial_new, is_running, kill_recorded
+from hyper_kernel.errors import ConflictError, GuestError, HostError, HyperError, LostError, NotFoundError, RequestError
+from hyper_kernel.oci.store import ImageStore
+from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.spec import SandboxSpec
+
+log = logging.getLogger(__name__)
+
+#: How long a lost control connection may stay unexplained, and a shim that has ended may take to leave, in seconds.
+GRACE_S = 5.0
+#: The exit code of a sandbox that was killed.
+KILLED = 137
+SHIM_KILLED = "the shim was killed"
+
+
+class Sandboxes:
+    """The registry. All methods run on one event loop.
+
+    :param nursery: started by the caller.
+    """
+
+    def __init__(self, paths: Paths, nursery: Nursery, images: ImageStore, events: Events) -> None:
+        self._paths = paths
+        self._nursery = nursery
+        self._images = images
+        self._events = events
+        self._boxes: dict[str, Box] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def list(self) -> list[Box]:
+        """All sandboxes, newest first."""
+        return sorted(self._boxes.values(), key=lambda box: box.record.created_s, reverse=True)
+
+    @property
+    def alive(self) -> int:
+        """How many have a machine."""
+        return sum(box.is_live for box in self._boxes.values())
+
+    def get(self, ref: str) -> Box:
+        """The sandbox of an id, a name, or the start of an id that fits only one.
+
+        :raise NotFoundError, RequestError: none, or more than one.
+        """
+        if box := self._boxes.get(ref):
+            return box
+        name = ref.removeprefix("/")
+        for box in self._boxes.values():
+            if box.record.name == name:
+                return box
+        found = [box for ident, box in self._boxes.items() if len(ref) >= 1 and ident.startswith(ref)]
+        if not found:
+            raise NotFoundError(f"No such container: {ref}", hint="list sandboxes with: hyper ps -a")
+        if len(found) > 1:
+            raise RequestError(f"{ref} is the start of {len(found)} ids", hint="give more characters of the id")
+        return found[0]
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def create(self, spec: SandboxSpec, name: str = "") -> Box:
+        """Record a sandbox; no machine yet.
+
+        :raise NotFoundError: there is no such image.
+        :raise ConflictError: the name is in use.
+        """
+        image = self._images.get(spec.image)
+        name = self._free_name(name)
+        record = Record(id=self._free_id(), name=name, spec=spec, image_id=image.id, created_s=time.time())
+        record.save(self._paths.sandboxes)
+        box = self._boxes[record.id] = Box(record, self._paths, self._changed)
+        self.tell(box, "create")
+        return box
+
+    async def start(self, box: Box) -> None:
+        """Start the machine; returns when its program or kernel runs (or has run).
+
+        :raise AlreadyError: it is live.
+        :raise HostError, GuestError: it did not come up; its record says exited, and why.
+        """
+        await self._finish(self._start(box))
+
+    async def stop(self, box: Box, timeout_s: float = 10.0) -> None:
+        """End the program by its stop signal, after ``timeout_s`` by force; returns when it has exited.
+
+        :raise AlreadyError: it is not live.
+        """
+        if not box.is_live:
+            raise AlreadyError(f"sandbox {box.record.name} is not running")
+        await self._finish(self._stop(box, timeout_s))
+
+    async def kill(self, box: Box, number: int = 9) -> None:
+        """Send a signal to the program; SIGKILL ends the machine.
+
+        :raise ConflictError: it is not running.
+        """
+        if not box.is_live:
+            raise ConflictError(f"container {box.record.id[:12]} is not running", hint="see: hyper ps -a")
+        if number == 9:
+            await self._finish(self._kill(box))
+        else:
+            await box.request("signal", signal=number)
+        self.tell(box, "kill", signal=str(number))
+
+    async def restart(self, box: Box, timeout_s: float = 10.0) -> None:
+        """Stop it if it is live, then start it."""
+        if box.is_live:
+            await self.stop(box, timeout_s)
+        await self.start(box)
+        self.tell(box, "restart")
+
+    async def remove(self, box: Box, *, force: bool = False) -> None:
+        """Forget a sandbox and all that belongs to it.
+
+        :raise ConflictError: it is live and ``force`` is not set.
+        """
+        if box.is_live and not force:
+            raise ConflictError(
+                f"cannot remove container {box.record.name}: container is running: "
+                "stop the container before removing or force remove",
+                hint=f"run: hyper rm -f {box.record.name}",
+            )
+        await self._finish(self._remove(box))
+
+    def rename(self, box: Box, name: str) -> None:
+        """Give it another name.
+
+        :raise ConflictError: the name is in use.
+        """
+        old, name = box.record.name, self._free_name(name)
+        box.rename(name)
+        self.tell(box, "rename", oldName=f"/{old}")
+
+    def tell(self, box: Box, action: str, **attributes: str) -> None:
+        """Publish an event of a sandbox."""
+        record = box.record
+        base = {"image": record.spec.image, "name": record.name, **record.spec.labels}
+        self._events.publish(action, record.id, base | attributes)
+
+    # -- start and end of hyperd --------------------------------------------------------------------------------
+
+    async def adopt(self) -> None:
+        """Take over what an earlier hyperd left: connect to live shims, sweep what dead ones left."""
+        folders = self._paths.sandboxes.iterdir() if self._paths.sandboxes.is_dir() else ()
+        for folder in sorted(folders):
+            try:
+                record = Record.load(folder)
+            except HostError as exc:
+                log.warning("skipped: %s", exc)
+                continue
+            box = self._boxes[record.id] = Box(record, self._paths, self._changed)
+            await self._adopt_one(box)
+        self._sweep_run()
+
+    async def close(self) -> None:
+        """Let go of all shims; they live on."""
+        self._closing = True
+        for box in self._boxes.values():
+            if box.shim:
+                await box.shim.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _adopt_one(self, box: Box) -> None:
+        if box.socket.exists():
+            with contextlib.suppress(OSError, HyperError):
+                await self._connect(box, *await Shim.dial(box.socket, box.take))
+                log.info("adopted %s", box)
+                return
+        if box.is_live or box.socket.exists():
+            self._bury(box)
+        elif box.record.state is State.EXITED and box.record.spec.auto_remove:
+            self._spawn(self._remove(box))
+
+    def _sweep_run(self) -> None:
+        """Remove the socket folders that no sandbox has."""
+        parent = self._paths.run / "s"
+        known = {ident[:8] for ident in self._boxes}
+        for folder in parent.iterdir() if parent.is_dir() else ():
+            if folder.name not in known:
+                log.info("swept %s", folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    async def _start(self, box: Box) -> None:
+        async with box.lock:
+            if box.is_live:
+                raise AlreadyError(f"sandbox {box.record.name} is already running")
+            await self._settle(box)
+            box.renew()
+            try:
+                make_private(box.socket.parent)
+                pid = await self._nursery.fork(box.record.id)
+                box.shim_pid = pid
+                await self._meet(box)
+            except (HyperError, OSError) as exc:
+                self._bury(box, reason=f"cannot start: {exc}")
+                if isinstance(exc, OSError):
+                    raise HostError(f"cannot start {box.record.name}: {exc}", hint="run: hyper doctor") from exc
+                raise
+        await box.wait_for(lambda: box.ran or not box.is_live)
+        if not box.ran:
+            raise _start_error(box)
+
+    async def _meet(self, box: Box) -> None:
+        """Connect to a shim that was just forked; one whose sandbox ended at once may be gone already.
+
+        :raise HostError: it is gone, and has not written how the sandbox ended.
+        """
+        if dialled := await dial_new(box.socket, box.shim_pid, box.take):
+            await self._connect(box, *dialled)
+            return
+        last = Record.load(box.folder)
+        if last.state is not State.EXITED:
+            words = tail(box.folder / "shim.log")
+            raise HostError(f"cannot start {box.record.name}: its shim ended at once{words}", hint="run: hyper doctor")
+        box.take(last.as_dict())
+
+    async def _connect(self, box: Box, shim: Shim, record: dict[str, Any]) -> None:
+        box.shim = shim
+        box.take(record)
+        self._spawn(self._watch(box, shim))
+
+    async def _watch(self, box: Box, shim: Shim) -> None:
+        """Wait for the end of a control connection, and see to it that the record tells the truth after it."""
+        await shim.wait_closed()
+        if self._closing:
+            return
+        if box.is_live:
+            await self._look_for(box)
+        if box.shim is shim:
+            box.shim = None
+            box.save()
+            box.publish()
+
+    async def _look_for(self, box: Box) -> None:
+        """The connection broke though the sandbox was live: connect again, or find out that the shim is dead."""
+        deadline = time.monotonic() + GRACE_S
+        while is_running(box.shim_pid) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, HyperError):
+                await self._connect(box, *await Shim.dial(box.socket, box.take))
+                return
+            # Between a broken connection and the end of its process there is no event for somebody else's child.
+            await asyncio.sleep(0.05)
+        if box.is_live:
+            self._bury(box)
+
+    def _bury(self, box: Box, reason: str = SHIM_KILLED) -> None:
+        """Write the end of a sandbox whose shim cannot; leave no process and no socket of it."""
+        with contextlib.suppress(HostError):
+            last = Record.load(box.folder)
+            recorded_s = (box.folder / "record.json").stat().st_mtime
+            kill_recorded(last.shim_pid, recorded_s=recorded_s)
+            kill_recorded(last.qemu_pid, recorded_s=recorded_s)
+            if last.state is State.EXITED and last.finished_s:
+                box.take(last.as_dict())
+        if box.shim_pid and is_running(box.shim_pid):
+            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
+        shutil.rmtree(box.socket.parent, ignore_errors=True)
+        if box.is_live:
+            log.warning("%s: %s", box, reason)
+            end = {"state": State.EXITED, "reason": reason, "exit_code": KILLED, "finished_s": time.time()}
+            box.take(box.record.as_dict() | end)
+            box.save()
+
+    async def _stop(self, box: Box, timeout_s: float) -> None:
+        with contextlib.suppress(LostError):  # the shim may end before its answer is out
+            await box.request("stop", timeout_s=timeout_s, deadline_s=timeout_s + GRACE_S)
+        await self._wait_exit(box)
+        self.tell(box, "stop")
+
+    async def _kill(self, box: Box) -> None:
+        with contextlib.suppress(LostError):
+            await box.request("kill", deadline_s=GRACE_S)
+        await self._wait_exit(box)
+
+    async def _wait_exit(self, box: Box) -> None:
+        """Wait until it has exited; a shim that does not get there is killed."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: not box.is_live)
+        except TimeoutError:
+            self._bury(box, reason="killed: the shim did not answer")
+
+    async def _settle(self, box: Box) -> None:
+        """Wait until the shim of a sandbox that has exited is gone."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: box.shim is None)
+        except TimeoutError:
+            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
+            if box.shim:
+                await box.shim.close()
+
+    async def _remove(self, box: Box) -> None:
+        if box.is_live:
+            await self._kill(box)
+        async with box.lock:
+            if box.record.id not in self._boxes:
+                return
+            await self._settle(box)
+            shutil.rmtree(box.socket.parent, ignore_errors=True)
+            shutil.rmtree(box.folder, ignore_errors=True)
+            del self._boxes[box.record.id]
+            box.removed = True
+            box.publish()
+        self.tell(box, "destroy")
+
+    def _changed(self, box: Box, before: State) -> None:
+        """Called by a box when its sandbox took a step."""
+        state = box.record.state
+        if state is State.RUNNING:
+            self.tell(box, "start")
+        elif state is State.EXITED:
+            if box.record.reason == "out of memory":
+                self.tell(box, "oom")
+            self.tell(box, "die", exitCode=str(box.record.exit_code))
+            if box.record.spec.auto_remove:
+                self._spawn(self._remove(box))
+        log.info("%s was %s", box, before)
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _free_id(self) -> str:
+        """An id whose first eight characters, which name its socket folder, are free too."""
+        taken = {ident[:8] for ident in self._boxes}
+        while (ident := new_id())[:8] in taken:
+            pass
+        return ident
+
+    def _free_name(self, name: str) -> str:
+        taken = {box.record.name: box.record.id for box in self._boxes.values()}
+        if not name:
+            return new_name(taken)
+        name = check_name(name)
+        if name in taken:
+            raise ConflictError(
+                f'Conflict. The container name "/{name}" is already in use by container "{taken[name]}". '
+                "You have to remove (or rename) that container to be able to reuse that name.",
+                hint=f"run: hyper rm {name}, or choose another name",
+            )
+        return name
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work to its end even when the caller, whose client may go away, is cancelled."""
+        await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+        return task
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, HyperError):
+        log.error("work on a sandbox failed", exc_info=error)
+
+
+def _start_error(box: Box) -> HyperError:
+    record = box.record
+    reason = record.reason or "it exited before its program ran"
+    if record.exit_code in (126, 127):
+        cause = "executable file not found in $PATH" if record.exit_code == 127 else "permission denied"
+        return RequestError(f"cannot start {record.name}: {reason}: {cause}", hint="check the command's name")
+    return GuestError(
+        f"sandbox {record.name} did not start: {reason}" + tail(box.folder / "console.log"),
+        hint=f"the whole console is in {box.folder / 'console.log'}",
+    )
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log, as the end of a message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            text = file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+    # SECURITY: the guest chose these bytes and they end on somebody's terminal: no control characters.
+    clean = "".join(char if char.isprintable() or char == "\n" else "?" for char in text.replace("\r", ""))
+    return "\n" + "\n".join(clean.splitlines()[-lines:]) if clean else ""

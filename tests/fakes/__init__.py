@@ -1,0 +1,1 @@
+"""Fakes that speak the real protocols: a shim whose sandbox is a folder, and a hyperd that starts those."""

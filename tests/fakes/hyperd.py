@@ -1,0 +1,87 @@
+"""hyperd with fake shims and a fake image: ``python -m tests.fakes.hyperd [hyperd's options]``."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hyper_kernel.daemon.__main__ import parse_options, set_up_log, tell_ready
+from hyper_kernel.daemon.app import run
+from hyper_kernel.errors import NotFoundError
+from hyper_kernel.oci.layout import ImageConfig
+from hyper_kernel.oci.store import Image
+from hyper_kernel.paths import find_paths
+
+
+class FakeNursery:
+    """Starts each shim as a process of its own."""
+
+    def __init__(self):
+        self._children = []
+
+    async def start(self):
+        pass
+
+    async def fork(self, sandbox_id):
+        for child in self._children:
+            child.poll()
+        child = subprocess.Popen([sys.executable, "-m", "tests.fakes.shim", sandbox_id], start_new_session=True)
+        self._children.append(child)
+        return child.pid
+
+    async def close(self):
+        pass
+
+
+class FakeImages:
+    """One image, ``hyper/python:latest``, whose programs are the host's."""
+
+    def __init__(self):
+        config = ImageConfig(env=("IMAGE=yes",), cmd=("sh", "-c", "echo hello from cmd"), labels={"kind": "fake"})
+        self._images = [
+            Image(
+                id="sha256:" + "ab" * 32,
+                names=("hyper/python:latest", "python:latest"),
+                manifest="sha256:" + "cd" * 32,
+                config=config,
+                created="2026-01-02T03:04:05Z",
+                size=12_345_678,
+                layers=("sha256:" + "ef" * 32,),
+                disk=Path("/nowhere/disk.erofs"),
+            )
+        ]
+
+    def images(self):
+        return self._images
+
+    def find(self, ref):
+        for image in self._images:
+            if ref in image.names or f"{ref}:latest" in image.names or image.id.startswith((ref, f"sha256:{ref}")):
+                return image
+        return None
+
+    def get(self, ref):
+        if image := self.find(ref):
+            return image
+        raise NotFoundError(f"there is no image {ref}", hint="images here: hyper/python:latest")
+
+
+def main():
+    options = parse_options()
+    if options.detach and os.fork():
+        return
+    set_up_log(options.log_level)
+    asyncio.run(
+        run(
+            find_paths(),
+            FakeNursery(),
+            FakeImages(),
+            idle_exit_s=options.idle_exit_s,
+            on_ready=lambda: tell_ready(options.ready_fd),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
