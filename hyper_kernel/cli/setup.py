@@ -1,5 +1,7 @@
 """``hyper setup``: make all that sandboxes start from, showing what is going on."""
 
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +44,7 @@ def setup(
     ] = False,
 ) -> None:
     """Build the guest and the base image, and install the kernelspec; instant where nothing has changed."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that it cleans up behind it
     run_steps(plan_steps(find_paths(), refresh=refresh), Console(stderr=True))
 
 

@@ -2,16 +2,20 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hyper_kernel.errors import HostError
 
 #: Lines of a failed command's output that its error carries.
 _TAIL = 12
+#: How long an interrupted command may take to clean up, in seconds.
+_GRACE_S = 10.0
 
 
 class CommandError(HostError):
@@ -57,7 +61,7 @@ def run_command(
                     if on_line:
                         on_line(line.rstrip())
             except BaseException:  # an interrupt: the command must not outlive us
-                process.terminate()
+                _end(process)
                 raise
         if process.returncode:
             raise CommandError(argv, process.returncode, "\n".join(tail), hint=hint)
@@ -76,8 +80,20 @@ def _start(argv: Sequence[str], output: int, env: Mapping[str, str], cwd: Path |
             cwd=cwd,
             text=True,
             errors="replace",
+            start_new_session=True,  # a group of its own, which can be ended as one
         )
     except FileNotFoundError as exc:
         raise HostError(f"{argv[0]} is not installed", hint="run make, which installs what is missing") from exc
     except OSError as exc:
         raise HostError(f"cannot start {argv[0]}: {exc}") from exc
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a command and all it started; give it the time to clean up behind it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

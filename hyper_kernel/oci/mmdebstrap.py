@@ -62,6 +62,7 @@ def argv(config: Bootstrap) -> list[str]:
         options.append("--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
     return [
         "mmdebstrap",
+        "--mode=unshare",  # for root too: its mounts and processes go with it, even when it is killed
         "--variant=apt",
         "--format=tar",
         f"--include={','.join(config.packages)}",
@@ -72,10 +73,11 @@ def argv(config: Bootstrap) -> list[str]:
     ]
 
 
-def run_bootstrap(config: Bootstrap, *, report: Callable[[str], None], epoch: int) -> None:
+def run_bootstrap(config: Bootstrap, *, report: Callable[[str], None], scratch: Path, epoch: int) -> None:
     """Make the archive; works for root and, with subordinate ids, for an ordinary user.
 
     :param report: told what is going on.
+    :param scratch: a folder for what is in the making; other users must be able to pass through it.
     :param epoch: no file is younger than this time, in seconds since 1970.
     :raise HostError: it failed; carries the last lines.
     """
@@ -85,7 +87,8 @@ def run_bootstrap(config: Bootstrap, *, report: Callable[[str], None], epoch: in
             if line.startswith("I: ") and sign in line:
                 report(words)
 
-    run_command(argv(config), env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=_HINT, on_line=on_line)
+    environment = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(scratch)}
+    run_command(argv(config), env=environment, hint=_HINT, on_line=on_line)
 
 
 def read_suite(os_release: Path = Path("/etc/os-release")) -> str:

@@ -1,14 +1,17 @@
 """From a recipe to an image in the store: Debian's packages and pinned wheels, built on this machine."""
 
+import os
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from hyper_kernel.errors import HostError, NotFoundError
-from hyper_kernel.host.lock import hold_lock
+from hyper_kernel.host.lock import hold_lock, try_lock
 from hyper_kernel.host.space import check_space
+from hyper_kernel.oci.disk import remove_tree
 from hyper_kernel.oci.layout import DamagedError
 from hyper_kernel.oci.mmdebstrap import Bootstrap, find_apt_options, find_archives, read_suite, run_bootstrap
 from hyper_kernel.oci.store import Image, ImageStore
@@ -55,14 +58,11 @@ def build_image(store: ImageStore, recipe: Recipe, report: Report, *, refresh: b
     key = recipe.digest(_BUILDER, suite, python)
     if not refresh and (image := find_built(store, recipe, key)):
         return image
-    with (
-        tempfile.TemporaryDirectory(prefix="hyper-image-", ignore_cleanup_errors=True) as work,
-        hold_lock(store.build_lock, on_wait=lambda: report("waiting for another build")),
-    ):
+    with hold_lock(store.build_lock, on_wait=lambda: report("waiting for another build")), _work_folder() as work:
         if not refresh and (image := find_built(store, recipe, key)):
             return image
-        check_space(Path(work), _NEEDS, what="building an image")
-        layer = _build_layer(recipe, suite, python, Path(work), report)
+        check_space(work, _NEEDS, what="building an image")
+        layer = _build_layer(recipe, suite, python, work, report)
         report("storing the image")
         with store.new_layout() as layout:
             create_image(
@@ -118,7 +118,7 @@ def _build_layer(recipe: Recipe, suite: str, python: str, work: Path, report: Re
             hooks=hooks(wheels, python, recipe),
             output=layer,
         )
-    run_bootstrap(config, report=report, epoch=_EPOCH)
+    run_bootstrap(config, report=report, scratch=work, epoch=_EPOCH)
     if not layer.exists():
         raise HostError("mmdebstrap made no archive", hint="run hyper setup again")
     return layer
@@ -141,3 +141,23 @@ def hooks(wheels: Path, python: str, recipe: Recipe) -> tuple[str, ...]:
         "rm -rf " + " ".join(f'"$1"{path}' for path in _RUBBISH),
         ': > "$1/etc/machine-id"',
     )
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A folder below TMPDIR for one build; takes away those of builds that were killed.
+
+    Not in the store: mmdebstrap's other users have to get there, and a home may be closed to them.
+    """
+    prefix = f"hyper-image-{os.getuid()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with try_lock(left / "lock") as dead:
+            if dead:
+                remove_tree(left)
+    work = Path(tempfile.mkdtemp(prefix=prefix))
+    work.chmod(0o711)
+    try:
+        with hold_lock(work / "lock"):
+            yield work
+    finally:
+        remove_tree(work)

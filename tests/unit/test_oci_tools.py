@@ -45,7 +45,7 @@ def test_bootstrap_is_one_command_line() -> None:
         output=Path("/tmp/layer.tar"),
     )
     assert argv(config) == [
-        *("mmdebstrap", "--variant=apt", "--format=tar", "--include=python3,procps"),
+        *("mmdebstrap", "--mode=unshare", "--variant=apt", "--format=tar", "--include=python3,procps"),
         *('--aptopt=Acquire::Retries "3"', "--dpkgopt=path-exclude=/usr/share/man/*", '--customize-hook=rm "$1/x"'),
         "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount",
         *("bookworm", "/tmp/layer.tar", "deb file:/mirror bookworm main"),
