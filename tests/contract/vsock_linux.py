@@ -1,11 +1,12 @@
 """A small Linux guest for the vsock contract: a kernel package, an initial RAM disk with this host's Python, no disk.
 
-The kernel comes from the folder that HYPER_TEST_KERNEL names (an unpacked package: ``boot/``, ``lib/modules/``), else
-from this host's own ``/boot`` and ``/lib/modules``.
+The kernel comes from the package that ``hyper setup`` fetched, or from a folder that HYPER_TEST_KERNEL names, laid out
+like an unpacked package (``/`` on a host whose own kernel will do).
 """
 
 import os
 import platform
+import re
 import shutil
 import stat
 import subprocess
@@ -14,11 +15,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from hyper_kernel.hypervisor import MachineConfig, Tier
+from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.argv import BINARY
 from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.rootfs import initrd
+from hyper_kernel.rootfs.debian import unpack
 from hyper_kernel.rootfs.kernel import Modules, unpack_kernel
 
+KERNEL_FOLDER = "HYPER_TEST_KERNEL"
+NEEDED = re.compile(r"^boot/vmlinuz|/modules\.builtin$|/kernel/(drivers/virtio|net/vmw_vsock)/")
 PEER = Path(__file__).parent / "vsock_peer_guest.py"
 INIT = """\
 #!/bin/busybox sh
@@ -44,22 +49,30 @@ def find_missing():
     for program in (BINARY, "busybox", "ldd"):
         if not shutil.which(program):
             return f"{program} is not installed"
-    return None if find_kernel() else "no guest kernel: set HYPER_TEST_KERNEL to an unpacked linux-image package"
+    if KERNEL_FOLDER in os.environ or find_package():
+        return None
+    return f"no guest kernel: run hyper setup, or set {KERNEL_FOLDER}"
 
 
-def find_kernel():
-    """Image and folder of modules."""
-    root = Path(os.environ.get("HYPER_TEST_KERNEL", "/"))
-    for modules in sorted((root / "lib/modules").glob("*"), reverse=True):
-        image = root / "boot" / f"vmlinuz-{modules.name}"
-        if image.exists() and (modules / "kernel").exists():
-            return image, modules
-    return None
+def find_package():
+    """The kernel package that the guest was built from last."""
+    packages = (find_paths().guest / "packages").glob("linux-image-*.deb")
+    return max(packages, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def find_kernel(folder):
+    """Image and folder of modules, unpacked below ``folder`` where need be."""
+    if KERNEL_FOLDER in os.environ:
+        folder = Path(os.environ[KERNEL_FOLDER])
+    else:
+        unpack(find_package(), folder, NEEDED.search)
+    modules = max((folder / "lib/modules").iterdir())
+    return folder / "boot" / f"vmlinuz-{modules.name}", modules
 
 
 def build(folder):
     """Kernel and initial RAM disk of the guest, below ``folder``."""
-    image, modules_folder = find_kernel()
+    image, modules_folder = find_kernel(folder)
     (folder / "vmlinux").write_bytes(unpack_kernel(image.read_bytes()))
     modules = Modules(modules_folder).load_order(["virtio_pci", "vmw_vsock_virtio_transport"])
     python = str(Path(sys.executable).resolve())
