@@ -12,6 +12,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -30,13 +31,13 @@ def main() -> None:
     try:
         notebook = run(path, console)
     except (CellExecutionError, DeadKernelError, RuntimeError, HyperError) as exc:
-        console.print(f"[bold red]hyper:[/] {exc}")
-        console.print(f"  → {getattr(exc, 'hint', '') or 'run: hyper doctor'}")
+        console.print(Text.assemble(("hyper: ", "bold red"), str(exc)), soft_wrap=True)
+        console.print("  →", getattr(exc, "hint", "") or "run: hyper doctor", soft_wrap=True)
         raise SystemExit(1) from exc
     page = Path("build") / f"{path.stem}.html"
     page.parent.mkdir(exist_ok=True)
     page.write_text(HTMLExporter().from_notebook_node(notebook)[0])
-    console.print(f"\nSaved with its plots as [bold]{page}[/]. Next: [bold]make lab[/] opens JupyterLab.")
+    console.print(f"Saved with its plots as [bold]{page}[/]. Next: [bold]make lab[/] opens JupyterLab.", soft_wrap=True)
 
 
 def run(path: Path, console: Console) -> Any:
@@ -46,31 +47,36 @@ def run(path: Path, console: Console) -> Any:
     """
     notebook = nbformat.read(path, as_version=4)
     started = time.monotonic()
-
-    def show(cell: Any, cell_index: int, **_: Any) -> None:
-        _show_cell(cell, console)
-
     client = NotebookClient(
         notebook,
         kernel_name=_KERNEL,
         timeout=_CELL_TIMEOUT_S,
         startup_timeout=_CELL_TIMEOUT_S,
         resources={"metadata": {"path": str(path.parent)}},
-        on_cell_complete=show,
     )
-    with console.status("starting a virtual machine"):
-        client.execute()
-    console.print(f"\n[green]Ran {path.name} in its own virtual machine in {time.monotonic() - started:.1f} s.[/]")
+    with console.status("starting a virtual machine") as status, client.setup_kernel():
+        console.print(f"[green]A virtual machine answers after {time.monotonic() - started:.1f} s.[/]\n")
+        status.update("running")
+        for number, cell in enumerate(notebook.cells):
+            _show_source(cell, console)
+            client.execute_cell(cell, number)
+            _show_outputs(cell, console)
+    console.print(f"[green]Ran {path.name} in its own virtual machine in {time.monotonic() - started:.1f} s.[/]")
     return notebook
 
 
-def _show_cell(cell: Any, console: Console) -> None:
+def _show_source(cell: Any, console: Console) -> None:
     if cell.cell_type == "markdown":
         console.print(Markdown(cell.source), "")
-        return
-    console.print(Syntax(cell.source, "python", theme="ansi_dark", background_color="default", padding=(0, 2)))
+    else:
+        code = Syntax(cell.source, "python", theme="ansi_dark", background_color="default", word_wrap=True)
+        console.print(Padding(code, (0, 2)))
+
+
+def _show_outputs(cell: Any, console: Console) -> None:
     for output in cell.get("outputs", []):
-        console.print(Text(_plain(output), style="cyan"))
+        console.print(Padding(Text(_plain(output), style="cyan"), (0, 4)))
+    console.print()
 
 
 def _plain(output: Any) -> str:

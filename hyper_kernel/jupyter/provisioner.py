@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Enum, Float, Int, List, Unicode
 
 from hyper_kernel.client import Client
@@ -29,7 +29,7 @@ _KILL_S = 5.0
 _POLL_S = 20.0
 
 
-class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_client is not typed strictly
+class HyperProvisioner(KernelProvisionerBase):
     """Runs each kernel in its own virtual machine.
 
     A kernelspec's ``metadata.kernel_provisioner.config`` may set the traits below. They are requests: hyperd caps them.
@@ -81,7 +81,7 @@ class HyperProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_
 
         :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
         """
-        self._folder = str(kwargs.get("cwd") or Path.cwd())
+        self._folder = str(Path(kwargs.get("cwd") or ".").absolute())
         kernel = self._kernel_spec(kwargs["env"])
         info = await self._restart(kernel) or await self._start(kernel)
         self._running = True
