@@ -120,7 +120,8 @@ class Containers:
             raise RequestError(f"invalid condition: {condition!r}", hint=f"use one of {', '.join(conditions)}")
         await call.begin(headers={"Content-Type": "application/json"})
         await box.wait_for(lambda: conditions[condition]() or box.removed)
-        await call.write_json({"StatusCode": max(box.record.exit_code, 0)})
+        # Docker's own "Error" would make `docker run` exit with 125 instead of the code.
+        await call.write_json({"StatusCode": max(box.record.exit_code, 0), "Hyper": {"Reason": box.record.reason}})
         call.finish()
 
     async def remove(self, call: Call) -> Answer:

@@ -9,7 +9,7 @@ from hyper_kernel.daemon.docker_json import public_record
 from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
-from hyper_kernel.errors import NotFoundError, RequestError
+from hyper_kernel.errors import HyperError, NotFoundError, RequestError
 from hyper_kernel.limits import BOOT_DEADLINE_S
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.spec import SandboxSpec
@@ -67,7 +67,9 @@ class Kernels:
         box = await self._sandboxes.create(spec)
         try:
             await self._sandboxes.start(box)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, HyperError):
+                exc.hint = "see what this machine lacks with: hyper doctor"  # the console's file goes with the sandbox
             await asyncio.shield(asyncio.ensure_future(self._sandboxes.remove(box, force=True)))
             raise
         return Answer(status=201, body=facts(box.record))

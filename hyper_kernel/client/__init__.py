@@ -1,0 +1,7 @@
+"""What doors hold: typed calls to hyperd, which is started when it is needed. Synchronous; light to import."""
+
+from hyper_kernel.client.client import Client
+from hyper_kernel.client.start import ensure_daemon, stop_daemon
+from hyper_kernel.client.stream import Exec, Stream
+
+__all__ = ["Client", "Exec", "Stream", "ensure_daemon", "stop_daemon"]

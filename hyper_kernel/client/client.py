@@ -1,0 +1,388 @@
+"""Typed calls to hyperd."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from http.client import HTTPException, HTTPResponse
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from hyper_kernel import __version__
+from hyper_kernel.client.http import ABSENT, TIMEOUT_S, UnixConnection, send_request
+from hyper_kernel.client.start import ensure_daemon, find_version
+from hyper_kernel.client.stream import Exec, Stream, demultiplex, read_raw
+from hyper_kernel.errors import HostError, LostError, NotFoundError
+from hyper_kernel.paths import Paths, find_paths
+from hyper_kernel.sandbox.record import Record
+from hyper_kernel.spec import KernelSpec, SandboxSpec
+
+#: Starting a machine may take long on a busy host without KVM; hyperd itself has the deadline.
+_START_S = 300.0
+_IDEMPOTENT = frozenset({"GET", "HEAD", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a sandbox ended: its program's exit code, and the reason where it did not end by itself."""
+
+    code: int
+    reason: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """From the answer of ``POST /containers/{id}/wait``."""
+        return cls(int(data["StatusCode"]), str((data.get("Hyper") or {}).get("Reason") or ""))
+
+
+class Client:
+    """hyperd, as doors see it. Safe to use from many threads: every call has a connection of its own.
+
+    Every method raises the families of ``errors``: what hyperd says, ``HostError`` when it cannot be reached, and
+    ``LostError`` when it went away in between.
+
+    :param start: whether hyperd is started (or replaced, when it is of another version) where needed.
+    """
+
+    def __init__(self, paths: Paths | None = None, *, start: bool = True) -> None:
+        self.paths = paths or find_paths()
+        self._start = start
+        self._checked = not start
+
+    # -- hyperd -------------------------------------------------------------------------------------------------
+
+    def version(self) -> dict[str, Any]:
+        """As ``GET /version`` of Docker's API."""
+        return self._json("GET", "/version")
+
+    def info(self) -> dict[str, Any]:
+        """As ``GET /info`` of Docker's API."""
+        return self._json("GET", "/info")
+
+    def status(self) -> dict[str, Any]:
+        """hyperd's process: version, pid, socket, sandboxes, alive, tier, tier_reason."""
+        return self._json("GET", "/hyper/v1/status")
+
+    def events(self, *, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None) -> Iterator[Any]:
+        """Events as they happen; see Docker's ``GET /events``."""
+        query = {"since": since, "until": until, "filters": json.dumps(filters or {})}
+        with self._open("GET", "/events", query, timeout_s=None) as response:
+            for line in response:
+                yield json.loads(line)
+
+    # -- sandboxes ----------------------------------------------------------------------------------------------
+
+    def sandboxes(self, *, everything: bool = False) -> list[Record]:
+        """Sandboxes, newest first; those that live, or ``everything``."""
+        data = self._json("GET", "/hyper/v1/sandboxes", {"all": int(everything)})
+        return [Record.from_dict(record) for record in data["sandboxes"]]
+
+    def sandbox(self, ref: str) -> Record:
+        """The sandbox of a name, an id or the start of one."""
+        return Record.from_dict(self._json("GET", f"/hyper/v1/sandboxes/{_part(ref)}"))
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """As ``GET /containers/{id}/json`` of Docker's API."""
+        return self._json("GET", f"/containers/{_part(ref)}/json")
+
+    def create(self, spec: SandboxSpec, name: str = "") -> Record:
+        """Record a sandbox; :meth:`start` gives it a machine."""
+        return Record.from_dict(self._json("POST", "/hyper/v1/sandboxes", body={"name": name, "spec": spec.as_dict()}))
+
+    def start(self, ref: str) -> None:
+        """Start it; returns when its program runs. Does nothing to one that is live."""
+        self._do("POST", f"/containers/{_part(ref)}/start", timeout_s=_START_S)
+
+    def stop(self, ref: str, timeout_s: float = 10.0) -> bool:
+        """End its program, by force after ``timeout_s``; whether it was live."""
+        path = f"/containers/{_part(ref)}/stop"
+        return self._do("POST", path, {"t": timeout_s}, timeout_s=timeout_s + TIMEOUT_S) != 304
+
+    def restart(self, ref: str, timeout_s: float = 10.0) -> None:
+        """Stop and start it."""
+        self._do("POST", f"/containers/{_part(ref)}/restart", {"t": timeout_s}, timeout_s=timeout_s + _START_S)
+
+    def kill(self, ref: str, signal: str = "KILL") -> None:
+        """Send a signal to its program."""
+        self._do("POST", f"/containers/{_part(ref)}/kill", {"signal": signal})
+
+    def remove(self, ref: str, *, force: bool = False) -> None:
+        """Forget it; a live one only with ``force``."""
+        self._do("DELETE", f"/containers/{_part(ref)}", {"force": int(force)})
+
+    def rename(self, ref: str, name: str) -> None:
+        """Give it another name."""
+        self._do("POST", f"/containers/{_part(ref)}/rename", {"name": name})
+
+    def wait(self, ref: str, condition: str = "not-running") -> int:
+        """Wait until ``not-running``, ``next-exit`` or ``removed``; its program's exit code."""
+        with self.waiting(ref, condition) as ends:
+            return next(ends).code
+
+    @contextmanager
+    def waiting(self, ref: str, condition: str = "next-exit") -> Iterator[Iterator[End]]:
+        """Begin to wait, and yield an iterator whose one value is the end: none from here on is missed."""
+        path = f"/containers/{_part(ref)}/wait"
+        with self._open("POST", path, {"condition": condition}, timeout_s=None) as response:
+            yield (End.from_json(json.loads(line)) for line in _lines(response))
+
+    def resize(self, ref: str, rows: int, cols: int) -> None:
+        """Tell its terminal the size."""
+        self._do("POST", f"/containers/{_part(ref)}/resize", {"h": rows, "w": cols})
+
+    def stats(self, ref: str) -> dict[str, Any]:
+        """As ``GET /containers/{id}/stats`` of Docker's API, once."""
+        return self._json("GET", f"/containers/{_part(ref)}/stats", {"stream": 0, "one-shot": 1})
+
+    def logs(
+        self, ref: str, *, follow: bool = False, tail: str = "all", timestamps: bool = False, since: str = ""
+    ) -> Iterator[tuple[int, bytes]]:
+        """What its program has written, as ``(1 or 2, bytes)``; with ``follow`` also what it will write."""
+        query = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": tail, "timestamps": int(timestamps)}
+        path = f"/containers/{_part(ref)}/logs"
+        with self._open("GET", path, {**query, "since": since}, timeout_s=None if follow else TIMEOUT_S) as response:
+            yield from demultiplex(response) if _is_multiplexed(response) else read_raw(response)
+
+    def attach(self, ref: str, *, stdin: bool = False, logs: bool = False) -> Stream:
+        """Its main program's stream; before a start, output comes once it runs."""
+        query = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin), "logs": int(logs)}
+        return self._hijack(f"/containers/{_part(ref)}/attach", query)
+
+    def exec(
+        self,
+        ref: str,
+        argv: Iterable[str],
+        *,
+        env: Iterable[str] = (),
+        cwd: str = "",
+        user: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> Exec:
+        """Start a program in a running sandbox.
+
+        :param env: ``NAME=value`` each.
+        :param size: rows and columns of the terminal.
+        """
+        body = {
+            "Cmd": list(argv),
+            "Env": list(env),
+            "WorkingDir": cwd,
+            "User": user,
+            "Tty": tty,
+            "AttachStdin": stdin,
+            "AttachStdout": True,
+            "AttachStderr": True,
+        }
+        ident = self._json("POST", f"/containers/{_part(ref)}/exec", body=body)["Id"]
+        start = {"Detach": False, "Tty": tty} | ({"ConsoleSize": list(size)} if size else {})
+        return Exec(ident, self._hijack(f"/exec/{ident}/start", {}, start))
+
+    def exec_code(self, ident: str) -> int:
+        """The exit code of a program started by :meth:`exec`, once its stream has ended."""
+        code = self._json("GET", f"/exec/{ident}/json")["ExitCode"]
+        return -1 if code is None else int(code)
+
+    def resize_exec(self, ident: str, rows: int, cols: int) -> None:
+        """Tell the terminal of a program started by :meth:`exec` its size."""
+        self._do("POST", f"/exec/{ident}/resize", {"h": rows, "w": cols})
+
+    @contextmanager
+    def get_archive(self, ref: str, path: str) -> Iterator[HTTPResponse]:
+        """A file that reads as a tar archive of a path in a running sandbox."""
+        with self._open("GET", f"/containers/{_part(ref)}/archive", {"path": path}) as response:
+            yield response
+
+    def stat_path(self, ref: str, path: str) -> dict[str, Any] | None:
+        """What a path in a running sandbox is: name, size, mode (Go's bits), mtime, linkTarget; None where nothing."""
+        try:
+            with self._open("HEAD", f"/containers/{_part(ref)}/archive", {"path": path}) as response:
+                header = response.getheader("X-Docker-Container-Path-Stat") or ""
+        except NotFoundError:
+            return None
+        facts: dict[str, Any] = json.loads(base64.b64decode(header))
+        return facts
+
+    def put_archive(self, ref: str, path: str, archive: Iterable[bytes]) -> None:
+        """Unpack a tar archive below a folder in a running sandbox."""
+        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        path_query = _url(f"/containers/{_part(ref)}/archive", {"path": path})
+        connection, response = self._request("PUT", path_query, archive, headers, None)
+        with _closing(connection):
+            response.read()
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def images(self) -> list[dict[str, Any]]:
+        """As ``GET /images/json`` of Docker's API."""
+        images: list[dict[str, Any]] = self._value("GET", "/images/json")
+        return images
+
+    def image(self, ref: str) -> dict[str, Any]:
+        """As ``GET /images/{name}/json`` of Docker's API."""
+        return self._json("GET", f"/images/{quote(ref)}/json")
+
+    def remove_image(self, ref: str) -> list[dict[str, str]]:
+        """Take a name away, and the image with its last one."""
+        gone: list[dict[str, str]] = self._value("DELETE", f"/images/{quote(ref)}")
+        return gone
+
+    # -- kernels ------------------------------------------------------------------------------------------------
+
+    def start_kernel(self, spec: SandboxSpec) -> dict[str, Any]:
+        """A new sandbox with a Jupyter kernel that runs: id, name, connection (without the key), tier, notes."""
+        return self._json("POST", "/hyper/v1/kernels", body=spec.as_dict(), timeout_s=_START_S)
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """All kernels, newest first."""
+        kernels: list[dict[str, Any]] = self._json("GET", "/hyper/v1/kernels")["kernels"]
+        return kernels
+
+    def kernel(self, ident: str) -> dict[str, Any]:
+        """A kernel: id, name, state, exit_code (-1 while it lives), reason, connection, tier."""
+        return self._json("GET", f"/hyper/v1/kernels/{_part(ident)}")
+
+    def restart_kernel(self, ident: str, kernel: KernelSpec) -> dict[str, Any]:
+        """Start a kernel again in its sandbox; its connection info, without the key."""
+        body = {"kernel": asdict(kernel)}
+        answer = self._json("POST", f"/hyper/v1/kernels/{_part(ident)}/start", body=body, timeout_s=_START_S)
+        connection: dict[str, Any] = answer["connection"]
+        return connection
+
+    def signal_kernel(self, ident: str, signal: int) -> None:
+        """Signal a kernel; nothing happens to one that is gone."""
+        self._do("POST", f"/hyper/v1/kernels/{_part(ident)}/signal", body={"signal": signal})
+
+    def wait_kernel(self, ident: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """As :meth:`kernel`, once it has ended or after ``timeout_s``."""
+        path = f"/hyper/v1/kernels/{_part(ident)}/wait"
+        return self._json("POST", path, {"timeout_s": timeout_s}, timeout_s=timeout_s + TIMEOUT_S, again=True)
+
+    def remove_kernel(self, ident: str) -> None:
+        """Kill a kernel and forget its sandbox."""
+        self._do("DELETE", f"/hyper/v1/kernels/{_part(ident)}")
+
+    # -- calls --------------------------------------------------------------------------------------------------
+
+    def _json(self, method: str, path: str, query: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        value: dict[str, Any] = self._value(method, path, query, **options)
+        return value
+
+    def _value(self, method: str, path: str, query: dict[str, Any] | None = None, **options: Any) -> Any:
+        with self._open(method, path, query, **options) as response:
+            try:
+                return json.loads(response.read())
+            except (HTTPException, ConnectionError) as exc:
+                raise _lost(method, path) from exc
+
+    def _do(self, method: str, path: str, query: dict[str, Any] | None = None, **options: Any) -> int:
+        """The status of an answer whose body does not matter."""
+        with self._open(method, path, query, **options) as response:
+            return response.status
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        *,
+        body: dict[str, Any] | None = None,
+        timeout_s: float | None = TIMEOUT_S,
+        again: bool = False,
+    ) -> Iterator[HTTPResponse]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        connection, response = self._request(method, _url(path, query), data, headers, timeout_s, again=again)
+        with _closing(connection):
+            yield response
+
+    def _hijack(self, path: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Stream:
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        connection, response = self._request("POST", _url(path, query), data, headers, TIMEOUT_S)
+        multiplexed = _is_multiplexed(response)
+        file = response.fp
+        response.fp = None  # type: ignore[assignment]  # else the response closes it when it is collected
+        connection.sock.settimeout(None)
+        return Stream(connection.sock, file, multiplexed=multiplexed)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: dict[str, str],
+        timeout_s: float | None,
+        *,
+        again: bool = False,
+    ) -> tuple[UnixConnection, HTTPResponse]:
+        """One request; where hyperd is absent it is started, and what may safely be asked twice is."""
+        self._check_version()
+        for attempt in (1, 2):
+            connection = UnixConnection(self.paths.socket, timeout_s)
+            try:
+                return connection, send_request(connection, method, path, body, headers)
+            except ABSENT as exc:
+                connection.close()
+                self._call_daemon(attempt, exc)
+            except ConnectionError as exc:
+                connection.close()
+                if not (method in _IDEMPOTENT or again):
+                    raise _lost(method, path) from exc
+                self._call_daemon(attempt, exc)
+            except BaseException:
+                connection.close()
+                raise
+        raise AssertionError("two attempts end in an answer or an error")
+
+    def _call_daemon(self, attempt: int, cause: OSError) -> None:
+        if attempt == 2 or not self._start:
+            raise HostError(
+                f"cannot reach hyperd at {self.paths.socket}: {cause}", hint="run: hyper daemon start"
+            ) from cause
+        ensure_daemon(self.paths)
+
+    def _check_version(self) -> None:
+        """Once per client: a hyperd of another version is replaced."""
+        if self._checked:
+            return
+        theirs = find_version(self.paths)
+        if theirs != __version__:
+            ensure_daemon(self.paths)
+        self._checked = True
+
+
+@contextmanager
+def _closing(connection: UnixConnection) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def _lines(response: HTTPResponse) -> Iterator[bytes]:
+    try:
+        yield from response
+    except (HTTPException, ConnectionError) as exc:
+        raise LostError("hyperd went away", hint="look with: hyper ps -a") from exc
+
+
+def _lost(method: str, path: str) -> LostError:
+    return LostError(f"hyperd went away before it answered {method} {path}", hint="look with: hyper ps -a")
+
+
+def _is_multiplexed(response: HTTPResponse) -> bool:
+    return "multiplexed" in (response.getheader("Content-Type") or "")
+
+
+def _part(ref: str) -> str:
+    """A reference as one part of a path."""
+    return quote(ref, safe="") or "-"
+
+
+def _url(path: str, query: dict[str, Any] | None) -> str:
+    wanted = {name: value for name, value in (query or {}).items() if value != ""}
+    return f"{path}?{urlencode(wanted)}" if wanted else path
