@@ -6,12 +6,11 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import termios
 import threading
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from guest.users import find_user
 
@@ -31,8 +30,7 @@ class LaunchError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class Launch(NamedTuple):
     """A program to start. ``root`` is the folder that becomes ``/`` (empty: the agent's own).
 
     ``user`` is NAME, UID or either with ``:GROUP``; empty means root. ``cwd`` is made where it is missing.
@@ -40,23 +38,25 @@ class Launch:
 
     argv: list[str]
     env: dict[str, str]
-    root: str = ""
-    cwd: str = "/"
-    user: str = ""
+    root: str
+    cwd: str
+    user: str
     stdin: int
     stdout: int
     stderr: int
-    tty: bool = False
+    tty: bool
 
 
-@dataclass(slots=True)
 class Child:
-    """A running program, the leader of its own session and process group."""
+    """A process that was started; a program leads its own session and process group.
 
-    pid: int
-    on_exit: "Callable[[Child], None]"
-    #: As waitpid(2) gives it, once the program has ended.
-    status: int | None = None
+    ``status`` is as waitpid(2) gives it, once the process has ended.
+    """
+
+    def __init__(self, pid: int, on_exit: "Callable[[Child], None]") -> None:
+        self.pid = pid
+        self.on_exit = on_exit
+        self.status: int | None = None
 
 
 class Children:
@@ -169,7 +169,7 @@ def _work(work: Callable[[], None]) -> NoReturn:
     try:
         work()
     except BaseException:  # noqa: BLE001 - as said
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # to standard error: the console
         os._exit(1)
     os._exit(0)
 

@@ -7,8 +7,7 @@ of them are its own.
 import os
 import socket
 import stat
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from guest import machine
 from guest.children import Children
@@ -16,13 +15,12 @@ from guest.children import Children
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """What the OCI image says about the programs started in it."""
 
-    env: dict[str, str] = field(default_factory=dict)
-    user: str = ""
-    cwd: str = "/"
+    env: dict[str, str]
+    user: str
+    cwd: str
 
 
 def read_image_config(args: dict[str, Any]) -> ImageConfig:

@@ -2,9 +2,10 @@
 
 import os
 import socket
+import sys
 import threading
-import traceback
-from typing import NoReturn
+import time
+from typing import Any, NoReturn
 
 from guest import machine
 from guest.agent import Agent
@@ -18,6 +19,7 @@ _STACK = 256 * 1024
 def main() -> NoReturn:
     """Boot, then serve the host for as long as the machine lives."""
     try:
+        started_s = time.monotonic()
         os.environ.clear()
         threading.stack_size(_STACK)
         threading.excepthook = _fail_thread
@@ -28,10 +30,10 @@ def main() -> NoReturn:
         agent = Agent(machine.IMAGE, take_identity)
         agent.start()
         listener = _listen()
-        machine.say("the agent is listening")
+        machine.say(f"started after {started_s:.2f} s, listening after {time.monotonic():.2f} s")
         agent.listen(listener)
     except BaseException:  # noqa: BLE001 - process 1 must not end: that is a kernel panic without a reason
-        _fail(traceback.format_exc())
+        _fail(*sys.exc_info())
 
 
 def _listen() -> socket.socket:
@@ -43,12 +45,16 @@ def _listen() -> socket.socket:
 
 
 def _fail_thread(args: threading.ExceptHookArgs) -> None:
-    _fail("".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))
+    _fail(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-def _fail(report: str) -> NoReturn:
-    """A bug of the agent: say it where the host looks, and end the machine."""
-    machine.say(f"the agent failed:\n{report}")
+def _fail(*failure: Any) -> NoReturn:
+    """A bug of the agent: say it where the host looks, and end the machine.
+
+    :param failure: as ``sys.exc_info`` gives it.
+    """
+    machine.say("the agent failed")
+    sys.excepthook(*failure)  # not the module traceback, whose import costs all boots; this prints to the console too
     machine.power_off()
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import json
 import os
+import re
 import signal
-import string
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +67,9 @@ class KernelRunner:
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         log, output = os.pipe()
         try:
-            child = self._children.start(Launch(**launch, stdin=null, stdout=output, stderr=output), self._ended)
+            child = self._children.start(
+                Launch(**launch, stdin=null, stdout=output, stderr=output, tty=False), self._ended
+            )
         except BaseException:
             os.close(log)
             raise
@@ -149,7 +151,11 @@ def _fill_argv(spec: dict[str, Any], folder: str) -> list[str]:
 
 def _spec_env(spec: dict[str, Any], known: dict[str, str]) -> dict[str, str]:
     """The kernelspec's environment; ``${NAME}`` in it means the image's variable, as jupyter_client has it."""
-    return {name: string.Template(str(value)).safe_substitute(known) for name, value in spec.get("env", {}).items()}
+
+    def fill(found: "re.Match[str]") -> str:
+        return known.get(found[1], found[0])
+
+    return {name: re.sub(r"\$\{(\w+)\}", fill, str(value)) for name, value in spec.get("env", {}).items()}
 
 
 def _copy_log(log: int) -> None:

@@ -14,11 +14,10 @@ from guest import kernel_calls
 #: Where the image's root is, seen from the agent.
 IMAGE = "/image"
 
-#: What is mounted at boot: source, target, type, options. Targets that are missing are made where that is possible.
+#: What is mounted at boot: source, target, type, options. /dev is there already: the initial RAM disk mounts it.
 _SYSTEM_MOUNTS = (
     ("proc", "/proc", "proc", "nosuid,nodev,noexec"),
     ("sys", "/sys", "sysfs", "nosuid,nodev,noexec"),
-    ("dev", "/dev", "devtmpfs", "nosuid"),
     ("devpts", "/dev/pts", "devpts", "nosuid,noexec,gid=5,mode=620,ptmxmode=666"),
     ("shm", "/dev/shm", "tmpfs", "nosuid,nodev,mode=1777"),
     ("scratch", "/scratch", "tmpfs", "mode=755"),

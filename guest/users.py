@@ -1,10 +1,9 @@
 """Users and groups, as the image's /etc/passwd and /etc/group have them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """Who a program runs as."""
 
     uid: int

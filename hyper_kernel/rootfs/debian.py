@@ -1,5 +1,6 @@
 """Packages of this host's Debian: found, fetched and unpacked without privilege and without installing anything."""
 
+import hashlib
 import re
 import subprocess
 import tarfile
@@ -15,15 +16,22 @@ _HINT = "check that apt works here: apt-get update, or behind a proxy set Acquir
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One package as apt would install it; ``size`` is the archive's, in bytes."""
+    """One package as apt would install it.
+
+    :param size: the archive's, in bytes.
+    :param sha256: the archive's, from apt's signed lists.
+    :param depends: names in its Pre-Depends and Depends, in order, the first of alternatives.
+    """
 
     name: str
     version: str
     size: int
+    sha256: str
+    depends: tuple[str, ...]
 
 
 class Apt:
-    """What this host's apt knows, as an ordinary user may ask.
+    """What this host's apt knows, as an ordinary user may ask. Asking is slow: ask for many packages at once.
 
     :param folder: keeps fetched archives, and apt's lists where the host has none of its own.
     """
@@ -32,52 +40,61 @@ class Apt:
         self._folder = folder
         self._options: list[str] = []
 
-    def find(self, name: str) -> Package:
-        """The package that would be installed.
+    def find(self, names: Sequence[str]) -> list[Package]:
+        """The packages that would be installed, in the order of ``names``.
 
-        :raise HostError: there is none of that name.
+        :raise HostError: apt does not know one of them.
         """
-        fields = self._show(name)
-        if not fields and not self._options:
+        found = self._show(names)
+        if not self._options and not found.keys() >= set(names):
             self._update_own_lists()
-            fields = self._show(name)
-        if not fields:
-            raise HostError(f"apt knows no package {name}", hint=_HINT)
-        return Package(name=name, version=fields["Version"], size=int(fields["Size"]))
+            found = self._show(names)
+        if missing := sorted(set(names) - found.keys()):
+            raise HostError(f"apt knows no package {', '.join(missing)}", hint=_HINT)
+        return [found[name] for name in names]
 
-    def depends(self, name: str) -> list[str]:
-        """The names in a package's Depends and Pre-Depends, in order, the first of alternatives.
+    def fetch(self, packages: Sequence[Package]) -> list[Path]:
+        """The packages' archives, in the same order; those that are here already are not fetched again.
 
-        :raise HostError: there is no such package.
-        """
-        self.find(name)
-        fields = self._show(name)
-        entries = ", ".join(fields[key] for key in ("Pre-Depends", "Depends") if key in fields)
-        return [match[0] for entry in entries.split(",") if (match := re.match(r"[a-z0-9][a-z0-9+.-]+", entry.strip()))]
-
-    def fetch(self, package: Package) -> Path:
-        """The package's archive, fetched unless it is here already; apt checks it against the signed lists.
-
-        :raise HostError: it cannot be had.
+        :raise HostError: they cannot be had.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        target = f"{package.name}={package.version}"
-        run_command(["apt-get", *self._options, "--quiet", "download", target], cwd=self._folder, hint=_HINT)
-        # apt writes NAME_VERSION_ARCHITECTURE.deb and encodes the colon of an epoch.
-        stem = f"{package.name}_{package.version.replace(':', '%3a')}_"
-        found = sorted(self._folder.glob(f"{stem}*.deb"))
-        if not found:
-            raise HostError(f"apt-get download {target} left no archive in {self._folder}", hint=_HINT)
-        return found[0]
+        missing = [f"{package.name}={package.version}" for package in packages if not self._find_archive(package)]
+        if missing:
+            run_command(["apt-get", *self._options, "--quiet", "download", *missing], cwd=self._folder, hint=_HINT)
+        archives = []
+        for package in packages:
+            archive = self._find_archive(package)
+            if archive is None:
+                raise HostError(
+                    f"apt-get download left no whole archive of {package.name} in {self._folder}", hint=_HINT
+                )
+            archives.append(archive)
+        return archives
 
-    def _show(self, name: str) -> dict[str, str]:
-        """The fields of a package's newest candidate; empty where apt does not know it."""
+    def drop_others(self, archives: Sequence[Path]) -> None:
+        """Remove fetched archives other than these."""
+        for path in self._folder.glob("*.deb"):
+            if path not in archives:
+                path.unlink(missing_ok=True)
+
+    def _find_archive(self, package: Package) -> Path | None:
+        """A whole archive in the folder. apt names them NAME_VERSION_ARCHITECTURE.deb, an epoch's colon encoded."""
+        for path in self._folder.glob(f"{package.name}_{package.version.replace(':', '%3a')}_*.deb"):
+            # SECURITY: what guests boot is what Debian signed, whoever could write in this folder meanwhile.
+            with path.open("rb") as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() == package.sha256:
+                    return path
+            path.unlink()
+        return None
+
+    def _show(self, names: Sequence[str]) -> dict[str, Package]:
+        """Name to package, for those of ``names`` that apt knows."""
         try:
-            text = run_command(["apt-cache", *self._options, "show", "--no-all-versions", name])
-        except HostError:
+            text = run_command(["apt-cache", *self._options, "show", "--no-all-versions", *names])
+        except HostError:  # apt-cache fails when it knows none of them, or not all
             return {}
-        lines = (line.partition(": ") for line in text.splitlines() if not line.startswith(" "))
-        return {key: value for key, _, value in lines if value}
+        return {package.name: package for package in map(_read_package, text.strip().split("\n\n"))}
 
     def _update_own_lists(self) -> None:
         """Lists of our own, as apt has none before its first update and that would need root."""
@@ -86,6 +103,24 @@ class Apt:
             (lists / part).mkdir(parents=True, exist_ok=True)
         self._options = [f"--option=Dir::State={lists}/state", f"--option=Dir::Cache={lists}/cache"]
         run_command(["apt-get", *self._options, "--quiet", "update"], hint=_HINT)
+
+
+def _read_package(stanza: str) -> Package:
+    """A package from its stanza in apt's lists (deb-control(5)); continued lines are of no interest here."""
+    lines = (line.partition(": ") for line in stanza.splitlines() if not line.startswith(" "))
+    fields = {key: value for key, _, value in lines}
+    entries = f"{fields.get('Pre-Depends', '')},{fields.get('Depends', '')}".split(",")
+    matches = (re.match(r"[a-z0-9][a-z0-9+.-]+", entry.strip()) for entry in entries)
+    try:
+        return Package(
+            name=fields["Package"],
+            version=fields["Version"],
+            size=int(fields["Size"]),
+            sha256=fields["SHA256"],
+            depends=tuple(match[0] for match in matches if match),
+        )
+    except (KeyError, ValueError) as exc:
+        raise HostError(f"apt-cache show says nothing of a package's {exc}", hint=_HINT) from exc
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool] = lambda _path: True) -> None:

@@ -26,16 +26,15 @@ def find_python(apt: Apt) -> list[Package]:
 
     :raise HostError: apt does not know Python's packages.
     """
-    for name in apt.depends("python3-minimal"):
-        if re.fullmatch(r"python3\.\d+-minimal", name):
-            version = name.removesuffix("-minimal")
-            break
-    else:
+    (meta,) = apt.find(["python3-minimal"])
+    names = [name for name in meta.depends if re.fullmatch(r"python3\.\d+-minimal", name)]
+    if not names:
         raise HostError("the package python3-minimal depends on no Python", hint="use Debian 12 or later")
-    pythons = [name, f"lib{version}-minimal", f"lib{version}-stdlib"]
-    libraries = {needed for one in pythons for needed in apt.depends(one) if needed.startswith(_LIBRARIES)}
-    libraries |= {needed for needed in apt.depends("libc6") if needed.startswith(_LIBRARIES)}
-    return [apt.find(one) for one in [*pythons, *sorted(libraries)]]
+    version = names[0].removesuffix("-minimal")
+    pythons = [names[0], f"lib{version}-minimal", f"lib{version}-stdlib"]
+    known = apt.find([*pythons, "libc6"])
+    libraries = {needed for package in known for needed in package.depends if needed.startswith(_LIBRARIES)}
+    return [*known[:-1], *apt.find(sorted(libraries))]
 
 
 def fill_system(
