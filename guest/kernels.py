@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from guest import machine
 from guest.children import Child, Children, Launch, describe_end
 from guest.users import find_user
 from hyper_kernel.wire import KERNEL_PORTS
@@ -161,9 +162,9 @@ def _spec_env(spec: dict[str, Any], known: dict[str, str]) -> dict[str, str]:
 def _copy_log(log: int) -> None:
     """Copy what the kernel process writes to the console, up to a limit; read on after that: it must not block."""
     left = _MAX_LOG
-    with open("/dev/console", "wb", buffering=0) as console, open(log, "rb", buffering=0) as source:
+    with open(log, "rb", buffering=0) as source:
         while data := source.read(4096):
-            console.write(data[:left])
+            os.write(machine.CONSOLE, data[:left])
             if 0 < left <= len(data):
-                console.write(b"\nhyper: the kernel has written too much: the rest is not shown\n")
+                machine.say("the kernel has written too much: the rest is not shown")
             left = max(0, left - len(data))

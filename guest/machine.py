@@ -13,6 +13,8 @@ from guest import kernel_calls
 
 #: Where the image's root is, seen from the agent.
 IMAGE = "/image"
+#: Process 1's standard error is the console.
+CONSOLE = 2
 
 #: What is mounted at boot: source, target, type, options. /dev is there already: the initial RAM disk mounts it.
 _SYSTEM_MOUNTS = (
@@ -41,8 +43,7 @@ _MIN_ENTROPY = 32
 
 def say(text: str) -> None:
     """One line on the console, which is what people read when a sandbox did not come up."""
-    with open("/dev/console", "w", encoding="utf-8") as console:
-        console.write(f"hyper: {text}\n")
+    os.write(CONSOLE, f"hyper: {text}\n".encode())
 
 
 def mount_system() -> None:

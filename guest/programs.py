@@ -26,7 +26,7 @@ _END_OF_INPUT = b"\x04"  # what a terminal takes for it (VEOF)
 class Program:
     """One program and the connection it is attached to.
 
-    When the peer goes away the program gets SIGHUP; one that ignores it runs on, its output discarded.
+    When the peer goes away the program gets SIGHUP; one that ignores it runs on, its input ended, its output discarded.
 
     :param frames: owned from here on.
     :param children: where it is started.
@@ -70,6 +70,7 @@ class Program:
             self._receive(child)
         finally:
             self._children.signal(child, signal.SIGHUP)
+            self._end_input()
             self._frames.end()
             sender.join()
             self._close()
@@ -191,6 +192,12 @@ class Program:
         if self._input_done and not self._backlog and not self._tty and self._input >= 0:
             os.close(self._input)
             self._input = -1
+
+    def _end_input(self) -> None:
+        """Nothing more will come: a program that reads on must not wait for ever."""
+        self._backlog.clear()
+        self._input_done = True
+        self._write_input()
 
     def _resize(self, rows: int, cols: int) -> None:
         """Tell the terminal its size (the kernel then signals the program); without a terminal there is none."""

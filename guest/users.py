@@ -12,7 +12,7 @@ class User(NamedTuple):
     home: str
 
 
-def find_user(wanted: str) -> User:
+def find_user(wanted: str, etc: str = "/etc") -> User:
     """The user that ``NAME``, ``UID``, ``NAME:GROUP`` or ``UID:GID`` means; empty means root.
 
     A number need not be in /etc/passwd (its group is 0 then, as Docker has it). Reads below ``/``: call it inside the
@@ -22,7 +22,7 @@ def find_user(wanted: str) -> User:
     """
     name, _, group = (wanted or "0").partition(":")
     number = name.isdecimal()
-    for fields in _entries("/etc/passwd", 7):
+    for fields in _entries(f"{etc}/passwd", 7):
         if name == (fields[2] if number else fields[0]):
             uid, gid, home, login = int(fields[2]), int(fields[3]), fields[5] or "/", fields[0]
             break
@@ -31,15 +31,16 @@ def find_user(wanted: str) -> User:
             raise LookupError(f"the image has no user {name}")
         uid, gid, home, login = int(name), 0, "/root" if name == "0" else "/", ""
     if group:
-        return User(uid, _find_group(group), [_find_group(group)], home)
-    others = [int(fields[2]) for fields in _entries("/etc/group", 4) if login and login in fields[3].split(",")]
+        gid = _find_group(group, etc)
+        return User(uid, gid, [gid], home)
+    others = [int(fields[2]) for fields in _entries(f"{etc}/group", 4) if login and login in fields[3].split(",")]
     return User(uid, gid, sorted({gid, *others}), home)
 
 
-def _find_group(wanted: str) -> int:
+def _find_group(wanted: str, etc: str) -> int:
     if wanted.isdecimal():
         return int(wanted)
-    for fields in _entries("/etc/group", 4):
+    for fields in _entries(f"{etc}/group", 4):
         if fields[0] == wanted:
             return int(fields[2])
     raise LookupError(f"the image has no group {wanted}")
