@@ -7,8 +7,6 @@ import base64
 import io
 import json
 import posixpath
-import stat
-import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from hyper_kernel.daemon.box import Box
@@ -18,12 +16,13 @@ from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
 from hyper_kernel.daemon.shims import RefusedError, open_stream
 from hyper_kernel.daemon.streams import archive_chunks
-from hyper_kernel.errors import ConflictError, NotFoundError, RequestError
+from hyper_kernel.errors import ConflictError, GuestError, NotFoundError, RequestError
+from hyper_kernel.host.tar import TarReader
 from hyper_kernel.sandbox.record import State
 from hyper_kernel.wire import MAX_DATA, Type
 
 #: How much of an archive is read to find its first entry, whose long names may come before it.
-_HEAD = 64 * 1024
+_HEAD = 80 * 1024
 _GO_DIR, _GO_LINK = 1 << 31, 1 << 27  # os.ModeDir and os.ModeSymlink of Go, which Docker's stat header has
 
 
@@ -125,22 +124,20 @@ async def _read_head(chunks: AsyncIterator[bytes]) -> bytes:
 def _stat_header(data: bytes, path: str) -> str:
     """What Docker tells of a path, from the beginning of its archive.
 
-    :raise RequestError: the guest sent no archive.
+    :raise GuestError: the guest sent no archive.
     """
     try:
-        # SECURITY: the guest made this archive; only the first header is parsed, and nothing is extracted.
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as archive:
-            entry = archive.next()
-    except (tarfile.TarError, ValueError, OverflowError) as exc:
-        raise RequestError(f"the guest sent no archive of {path}: {exc}") from exc
+        entry = next(iter(TarReader(io.BytesIO(data))), None)
+    except GuestError as exc:
+        raise GuestError(f"the guest sent no archive of {path}: {exc}") from exc
     if entry is None:
-        raise RequestError(f"the guest sent an empty archive of {path}")
-    mode = stat.S_IMODE(entry.mode) | (_GO_DIR if entry.isdir() else 0) | (_GO_LINK if entry.issym() else 0)
+        raise GuestError(f"the guest sent an empty archive of {path}")
+    kinds = {"folder": _GO_DIR, "link": _GO_LINK}
     facts = {
         "name": posixpath.basename(path.rstrip("/")) or "/",
         "size": entry.size,
-        "mode": mode,
-        "mtime": time_text(float(max(0, min(entry.mtime, 1 << 33)))),
-        "linkTarget": entry.linkname if entry.issym() else "",
+        "mode": entry.mode | kinds.get(entry.kind, 0),
+        "mtime": time_text(entry.mtime),
+        "linkTarget": entry.target if entry.kind == "link" else "",
     }
     return base64.b64encode(json.dumps(facts).encode()).decode()

@@ -33,6 +33,7 @@ class Attach:
         keys = DetachKeys(call.query.get("detachKeys", "")) if raw and call.flag("stdin") else None
         waits = not box.is_live
         client = await call.hijack(multiplexed=not raw)
+        box.readers += 1
         try:
             if call.flag("stream"):
                 await self._stream(call, box, client, keys=keys, waits=waits)
@@ -42,6 +43,8 @@ class Attach:
             log.debug("%r: the attached client is gone: %s", box, exc)
         finally:
             client.close()
+            box.readers -= 1
+            box.publish()
 
     async def _stream(self, call: Call, box: Box, client: Hijacked, *, keys: DetachKeys | None, waits: bool) -> None:
         raw, wanted, exits = box.record.spec.process.tty, _kinds(call), box.exits

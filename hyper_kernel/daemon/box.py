@@ -37,6 +37,8 @@ class Box:
         #: How often it has exited.
         self.exits = 0
         self.removed = False
+        #: Attached clients, who may still be reading what it wrote.
+        self.readers = 0
         self._sandboxes = paths.sandboxes
         self._changed = asyncio.Event()
         self.record = record.changed(name=self._saved_name() or record.name)

@@ -1,11 +1,11 @@
 """Sandboxes and images in the JSON shapes of the Docker Engine API (v1.47); pure."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 from hyper_kernel.oci.store import Image
 from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.words import status_text
 
 #: What Docker shows where a time is not known.
 NO_TIME = "0001-01-01T00:00:00Z"
@@ -56,30 +56,6 @@ def summary(record: Record) -> dict[str, Any]:
         "NetworkSettings": {"Networks": {}},
         "Mounts": [],
     }
-
-
-def status_text(record: Record) -> str:
-    """How a sandbox is, for people: ``Up 5 minutes``, ``Exited (0) 2 hours ago``."""
-    now = time.time()
-    if record.state is State.CREATED:
-        return "Created"
-    if record.state is State.BOOTING:
-        return "Starting"
-    if record.state is not State.EXITED:
-        return f"Up {duration_text(now - (record.started_s or now))}"
-    reason = f", {record.reason}" if record.reason else ""
-    return f"Exited ({record.exit_code}{reason}) {duration_text(now - record.finished_s)} ago"
-
-
-def duration_text(seconds: float) -> str:
-    """A length of time in Docker's words."""
-    for size, word in ((86400 * 7, "week"), (86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {word}{'s' * (count > 1)}"
-    if seconds < 1:
-        return "Less than a second"
-    return f"{int(seconds)} second{'s' * (seconds >= 2)}"
 
 
 def details(record: Record, image: Image | None, log_path: str) -> dict[str, Any]:

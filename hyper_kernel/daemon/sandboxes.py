@@ -21,6 +21,7 @@ from hyper_kernel.errors import ConflictError, GuestError, HostError, HyperError
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.words import printable
 from hyper_kernel.spec import SandboxSpec
 
 log = logging.getLogger(__name__)
@@ -276,7 +277,7 @@ class Sandboxes:
                 box.take(last.as_dict())
         if box.shim_pid and is_running(box.shim_pid):
             kill_recorded(box.shim_pid, recorded_s=box.forked_s)
-        shutil.rmtree(box.socket.parent, ignore_errors=True)
+        box.record.remove_sockets(self._paths)
         if box.is_live:
             log.warning("%s: %s", box, reason)
             end = {"state": State.EXITED, "reason": reason, "exit_code": KILLED, "finished_s": time.time()}
@@ -284,15 +285,23 @@ class Sandboxes:
             box.save()
 
     async def _stop(self, box: Box, timeout_s: float) -> None:
-        with contextlib.suppress(LostError):  # the shim may end before its answer is out
+        await self._wait_shim(box)
+        with contextlib.suppress(LostError, ConflictError):  # the shim may end before its answer is out
             await box.request("stop", timeout_s=timeout_s, deadline_s=timeout_s + GRACE_S)
         await self._wait_exit(box)
         self.tell(box, "stop")
 
     async def _kill(self, box: Box) -> None:
-        with contextlib.suppress(LostError):
+        await self._wait_shim(box)
+        with contextlib.suppress(LostError, ConflictError):
             await box.request("kill", deadline_s=GRACE_S)
         await self._wait_exit(box)
+
+    async def _wait_shim(self, box: Box) -> None:
+        """Wait for the shim of a sandbox whose start has only begun."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: box.shim is not None or not box.is_live)
 
     async def _wait_exit(self, box: Box) -> None:
         """Wait until it has exited; a shim that does not get there is killed."""
@@ -319,12 +328,19 @@ class Sandboxes:
             if box.record.id not in self._boxes:
                 return
             await self._settle(box)
-            shutil.rmtree(box.socket.parent, ignore_errors=True)
+            box.record.remove_sockets(self._paths)
             shutil.rmtree(box.folder, ignore_errors=True)
             del self._boxes[box.record.id]
             box.removed = True
             box.publish()
         self.tell(box, "destroy")
+
+    async def _remove_read(self, box: Box) -> None:
+        """Remove a sandbox that has exited by itself, once those who were attached have read what it wrote."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: not box.readers)
+        await self._remove(box)
 
     def _changed(self, box: Box, before: State) -> None:
         """Called by a box when its sandbox took a step."""
@@ -336,7 +352,7 @@ class Sandboxes:
                 self.tell(box, "oom")
             self.tell(box, "die", exitCode=str(box.record.exit_code))
             if box.record.spec.auto_remove:
-                self._spawn(self._remove(box))
+                self._spawn(self._remove_read(box))
         log.info("%s was %s", box, before)
 
     # -- small things -------------------------------------------------------------------------------------------
@@ -386,7 +402,7 @@ def _start_error(box: Box) -> HyperError:
         return RequestError(f"cannot start {record.name}: {reason}: {cause}", hint="check the command's name")
     return GuestError(
         f"sandbox {record.name} did not start: {reason}" + tail(box.folder / "console.log"),
-        hint=f"the whole console is in {box.folder / 'console.log'}",
+        hint="" if record.spec.auto_remove else f"the whole console is in {box.folder / 'console.log'}",
     )
 
 
@@ -398,6 +414,5 @@ def tail(path: Path, lines: int = 12) -> str:
             text = file.read().decode(errors="replace").strip()
     except OSError:
         return ""
-    # SECURITY: the guest chose these bytes and they end on somebody's terminal: no control characters.
-    clean = "".join(char if char.isprintable() or char == "\n" else "?" for char in text.replace("\r", ""))
+    clean = printable(text.replace("\r", ""))
     return "\n" + "\n".join(clean.splitlines()[-lines:]) if clean else ""

@@ -216,6 +216,8 @@ class FakeShim:
         elif op == "stop":
             await self._stop(args["timeout_s"])
         elif op == "signal":
+            if self.process is None:
+                raise ValueError("not running")
             self.process.signal(args["signal"])
         elif op == "resize":
             self.process.take(Type.RESIZE, json.dumps(args).encode())

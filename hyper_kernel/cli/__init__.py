@@ -1,0 +1,1 @@
+"""``hyper``, the command line: each module a few commands, loaded when one of them is used."""
