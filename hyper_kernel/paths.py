@@ -45,6 +45,10 @@ class Paths:
         """The folder of a sandbox's sockets; eight characters of its id keep the path short."""
         return self.run / "s" / sandbox_id[:8]
 
+    def channels(self, name: str) -> Path:
+        """What the paths of a kernel's channel sockets start with; they outlive a sandbox that is replaced."""
+        return self.run / "k" / name
+
 
 def find_paths() -> Paths:
     """The paths of this user, from the environment; creates nothing."""
@@ -73,7 +77,7 @@ def make_private(folder: Path) -> Path:
 
 def _short_run(run: Path) -> Path:
     """The run folder, or one below /tmp where its socket paths would grow over the limit."""
-    longest = run / "s" / "12345678" / "channels-0"
+    longest = run / "s" / "12345678" / "shim.sock"
     if len(os.fsencode(longest)) <= MAX_SOCKET_PATH:
         return run
     return Path(f"/tmp/hyper-{os.getuid()}-{hashlib.sha256(os.fsencode(run)).hexdigest()[:12]}")

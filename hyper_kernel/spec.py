@@ -1,5 +1,6 @@
 """What is wanted of a sandbox, as frozen values; what runs is ``sandbox.Sandbox``."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -31,6 +32,9 @@ class KernelSpec:
 
     ``name`` is a kernelspec of the image (empty: its first). ``folder`` is the host's folder of the notebook and
     ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``. ``key`` signs the messages.
+
+    Clients reach its channels over Unix sockets named after ``channels`` (hexadecimal digits; empty: after the
+    sandbox), or over TCP at ``ports`` (empty: free ones). A new sandbox that takes over a kernel gets the old one's.
     """
 
     name: str = ""
@@ -39,12 +43,17 @@ class KernelSpec:
     folder: str = ""
     files: str = "copy"
     transport: str = "ipc"
+    channels: str = ""
+    ports: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.files not in ("copy", "none"):
             raise RequestError(f"files={self.files!r} is not known", hint="use copy or none")
         if self.transport not in ("ipc", "tcp"):
             raise RequestError(f"transport={self.transport!r} is not known", hint="use ipc or tcp")
+        # SECURITY: it becomes part of a path.
+        if not re.fullmatch(r"[0-9a-f]{0,16}", self.channels):
+            raise RequestError(f"channels={self.channels!r} is not up to 16 hexadecimal digits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

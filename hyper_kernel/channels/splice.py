@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,16 @@ class Splice:
             self._paths.append(path)
         return info
 
-    def bind_tcp(self, ip: str) -> dict[str, Any]:
-        """Listen on free TCP ports of ``ip``; the connection info for clients.
+    def bind_tcp(self, ip: str, ports: Sequence[int]) -> dict[str, Any]:
+        """Listen on TCP ports of ``ip``; the connection info for clients.
 
-        :raise HostError: the address is not ours.
+        :param ports: one per channel, as an earlier call gave them; empty: free ones.
+        :raise HostError: the address is not ours, or a port is in use.
         """
         info: dict[str, Any] = {"transport": "tcp", "ip": ip}
-        for channel in CHANNELS:
+        for channel, port in zip(CHANNELS, ports or [0] * len(CHANNELS), strict=True):
             if channel not in self._listeners:
-                self._listen(channel, _bind_tcp(ip))
+                self._listen(channel, _bind_tcp(ip, port))
             info[f"{channel}_port"] = self._listeners[channel].getsockname()[1]
         return info
 
@@ -161,7 +162,7 @@ def _bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-def _bind_tcp(ip: str) -> socket.socket:
+def _bind_tcp(ip: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

@@ -21,7 +21,7 @@ def install(*, user: bool = True, prefix: str | None = None) -> Path:
     """
     try:
         folder = KernelSpecManager().install_kernel_spec(
-            str(_SOURCE), NAME, user=user and prefix is None, replace=True, prefix=prefix
+            str(_SOURCE), NAME, user=user and prefix is None, prefix=prefix
         )
     except OSError as exc:
         raise HostError(f"cannot install the kernelspec: {exc}", hint="use --user") from exc

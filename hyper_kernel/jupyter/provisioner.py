@@ -5,6 +5,7 @@ an event loop that stands still until the next (jupyter_client issue 959).
 """
 
 import asyncio
+import hashlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -175,7 +176,16 @@ class HyperProvisioner(KernelProvisionerBase):
             folder=self._folder,
             files=self.files,
             transport=self.transport,
+            channels=hashlib.sha256(f"{os.getpid()} {self.kernel_id}".encode()).hexdigest()[:16],
+            ports=self._tcp_ports(),
         )
+
+    def _tcp_ports(self) -> tuple[int, ...]:
+        """The ports that clients know already, for a kernel that gets a new sandbox."""
+        known: dict[str, Any] = dict(self.connection_info)
+        if self.transport != "tcp" or "shell_port" not in known:
+            return ()
+        return tuple(known[f"{channel}_port"] for channel in ("shell", "iopub", "stdin", "control", "hb"))
 
     async def _start(self, kernel: KernelSpec) -> dict[str, Any]:
         spec = SandboxSpec(

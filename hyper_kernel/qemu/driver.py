@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
 from hyper_kernel.errors import HostError
 from hyper_kernel.host.console import Console
@@ -56,11 +56,11 @@ class QemuMachine:
         self._child = child
         self._console = console
         self._qmp = QMPClient("hyper")
-        self._cause = ""
-        self._watcher: asyncio.Task[None] | None = None
+        # SECURITY: of QEMU's events only this one is kept; some others a guest can cause without end.
+        self._qmp.events.names = {"SHUTDOWN"}
 
     def __repr__(self) -> str:
-        return f"<QemuMachine pid={self.pid} cause={self._cause or '-'}>"
+        return f"<QemuMachine pid={self.pid} qmp={self._qmp.runstate.name}>"
 
     @property
     def pid(self) -> int:
@@ -88,7 +88,6 @@ class QemuMachine:
             log.error("failed command: %s", self.command)
             raise HostError(f"QEMU {how}: {self._own_words()}", hint="run: hyper doctor")
         ended.cancel()
-        self._watcher = asyncio.create_task(self._watch())
 
     async def plug_vsock(self, device: VsockDevice) -> None:
         """Hot-plug a vsock device, backed by our vhost-user backend or by the host's kernel."""
@@ -101,6 +100,7 @@ class QemuMachine:
             await self._execute("device_add", options | {"chardev": "vsock"})
         else:
             await self._execute("device_add", options | {"vhostfd": "vsock", "guest-cid": device.cid})
+        device.let_go()
 
     async def resume(self) -> None:
         """Let the guest run."""
@@ -109,10 +109,11 @@ class QemuMachine:
     async def wait_exit(self) -> str:
         """Wait until QEMU has ended; say how."""
         code = await self._child.wait()
-        if self._watcher:
-            await asyncio.wait([self._watcher])
-        if self._cause:
-            return self._cause
+        while self._qmp.runstate is Runstate.RUNNING:  # what QEMU said last may be still on its way
+            await self._qmp.runstate_changed()
+        for event in self._qmp.events.clear():
+            cause = str(cast("dict[str, Any]", event["data"])["reason"])
+            return _CAUSES.get(cause, cause)
         if code < 0:
             return f"QEMU was killed (signal {-code})"
         return f"QEMU failed (exit code {code}): {self._own_words()}"
@@ -123,19 +124,8 @@ class QemuMachine:
 
     async def disconnect(self) -> None:
         """Close QMP; used by the context that started the machine."""
-        if self._watcher:
-            self._watcher.cancel()
         with _quiet():
             await self._qmp.disconnect()
-
-    async def _watch(self) -> None:
-        async for event in self._qmp.events:
-            log.debug("<-- %s", event)
-            if event["event"] == "SHUTDOWN":
-                cause = str(cast("dict[str, Any]", event["data"])["reason"])
-                self._cause = _CAUSES.get(cause, cause)
-            if event["event"] == "SHUTDOWN" or self._qmp.runstate.name != "RUNNING":
-                return
 
     async def _give_fd(self, name: str, fd: int) -> None:
         self._qmp.send_fd_scm(fd)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
 from hyper_kernel.errors import HostError, RequestError
+from hyper_kernel.paths import Paths
 from hyper_kernel.spec import SandboxSpec
 
 
@@ -97,6 +99,14 @@ class Record:
                 "notes": tuple(data.get("notes", ())),
             }
         )
+
+    def remove_sockets(self, paths: Paths) -> None:
+        """Remove every socket of its; for one whose shim cannot do that any more."""
+        shutil.rmtree(paths.sandbox_run(self.id), ignore_errors=True)
+        if self.spec.kernel:
+            base = paths.channels(self.spec.kernel.channels or self.id[:8])
+            for path in base.parent.glob(f"{base.name}-*"):
+                path.unlink(missing_ok=True)
 
     def changed(self, **changes: Any) -> Self:
         """A copy with these fields changed."""

@@ -42,7 +42,10 @@ class Kernel:
         :raise GuestError: the image has no such kernel, or it ended instead.
         """
         self._exit = asyncio.get_running_loop().create_future()
-        info = self.splice.bind_ipc(self._channels) if spec.transport == "ipc" else self.splice.bind_tcp("127.0.0.1")
+        if spec.transport == "ipc":
+            info = self.splice.bind_ipc(self._channels)
+        else:
+            info = self.splice.bind_tcp("127.0.0.1", spec.ports)
         await self._agent.request(
             "kernel.start",
             name=spec.name or None,

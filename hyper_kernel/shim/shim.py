@@ -21,7 +21,7 @@ from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.owner import wait_orphaned
 from hyper_kernel.shim.program import OutputLog, Program, exit_code
-from hyper_kernel.spec import KernelSpec
+from hyper_kernel.spec import KernelSpec, SandboxSpec
 from hyper_kernel.wire import Type, WireError
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,9 @@ class Shim:
         await self._change(state=State.RUNNING)
 
     async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec) -> None:
-        self._kernel = Kernel(guest.agent, self._run / "k")
+        channels = self._paths.channels(spec.channels or self._record.id[:8])
+        make_private(channels.parent)
+        self._kernel = Kernel(guest.agent, channels)
         stack.push_async_callback(self._kernel.splice.close)
         note = await self._kernel.copy_folder(spec)
         connection = await self._kernel.start(spec)
@@ -238,7 +240,8 @@ class Shim:
         self._ready()
         if self._kernel is None:
             raise ConflictError(f"sandbox {self._record.name} runs no kernel")
-        spec = KernelSpec(**kernel | {"env": tuple(kernel.get("env", ()))})
+        spec = SandboxSpec.from_dict({"kernel": kernel}).kernel
+        assert spec
         connection = await self._kernel.start(spec)
         await self._change(connection=connection, exit_code=-1)
         return connection

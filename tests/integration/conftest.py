@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hyper_kernel.client import Client
+from hyper_kernel.client import Client, stop_daemon
+from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, find_paths
+from hyper_kernel.rootfs.guest import build_guest
+from hyper_kernel.spec import DEFAULT_IMAGE
 
 #: How long the leavings of a test may take to go, in seconds; hyperd notices dead parts within 5.
 _GONE_S = 10.0
@@ -16,9 +19,10 @@ _GONE_S = 10.0
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Where ``hyper setup`` put the guest files and the base image."""
-    data = find_paths().data
-    assert (data / "guest/current").exists(), "run: hyper setup"
-    return data
+    paths = find_paths()
+    build_guest(paths, lambda what, done, total: None)
+    assert ImageStore(paths.images).find(DEFAULT_IMAGE), "run: hyper setup"
+    return paths.data
 
 
 @pytest.fixture
@@ -31,11 +35,11 @@ def home(tmp_path, shared_data, monkeypatch):
     yield root
     paths = find_paths()
     try:
-        client = Client(start=False)
-        for sandbox in client.sandboxes(all=True):
-            client.remove(sandbox["Id"], force=True)
+        client = Client()
+        for sandbox in client.sandboxes(everything=True):
+            client.remove(sandbox.id, force=True)
     finally:
-        stop_daemon()
+        stop_daemon(paths)
         show_logs(paths)
         assert_nothing_lives(root, paths)
 
@@ -57,10 +61,6 @@ def processes_of(root: Path) -> list[str]:
         except OSError:
             continue
     return found
-
-
-def stop_daemon() -> None:
-    Client(start=False).stop_daemon()
 
 
 def assert_nothing_lives(root: Path, paths: Paths) -> None:

@@ -55,8 +55,8 @@ def pss_mib(manager) -> float:
     provisioner = manager.provisioner
     if getattr(provisioner, "pid", None):
         return read_pss(provisioner.pid) / 2**20
-    record = Client().kernel(provisioner._sandbox)
-    return sum(read_pss(record[part]) for part in ("shim_pid", "qemu_pid")) / 2**20
+    record = Client().sandbox(provisioner._sandbox)
+    return (read_pss(record.shim_pid) + read_pss(record.qemu_pid)) / 2**20
 
 
 async def measure(name: str) -> dict[str, float]:
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     result = asyncio.run(medians([LOCAL, HYPER], measure, args.runs))
-    tier = Client().info()["Tier"]
+    tier = Client().status()["tier"]
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps({"tier": tier, "runs": args.runs, "medians": result}, indent=2))
     show(result, tier, args.runs)

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from hyper_kernel.channels.splice import CHANNELS, Splice
-from hyper_kernel.errors import GuestError
+from hyper_kernel.errors import GuestError, HostError
 
 
 class FakeKernel:
@@ -116,7 +116,7 @@ def test_a_kernel_that_refuses_closes_the_clients_connection(tmp_path):
 
     async def work():
         splice = Splice(refuse)
-        info = splice.bind_tcp("127.0.0.1")
+        info = splice.bind_tcp("127.0.0.1", ())
         reader, writer = await asyncio.open_connection("127.0.0.1", info["hb_port"])
         assert await reader.read() == b""
         writer.close()
@@ -139,3 +139,17 @@ def test_a_slow_client_holds_the_kernel_back(tmp_path):
         writer.close()
 
     run(work, tmp_path)
+
+
+def test_a_port_in_use_is_a_clear_error_and_old_ports_are_taken_again(tmp_path):
+    async def work():
+        first, second = Splice(FakeKernel().dial), Splice(FakeKernel().dial)
+        info = first.bind_tcp("127.0.0.1", ())
+        ports = [info[f"{channel}_port"] for channel in CHANNELS]
+        with pytest.raises(HostError, match=f"port {ports[0]}"):
+            second.bind_tcp("127.0.0.1", ports)
+        await first.close()
+        assert second.bind_tcp("127.0.0.1", ports) == info
+        await second.close()
+
+    asyncio.run(work())
