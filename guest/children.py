@@ -233,5 +233,3 @@ def _reset_signals() -> None:
     """Python ignores these; a program expects the kernel's default."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("0")

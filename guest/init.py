@@ -24,6 +24,7 @@ def main() -> NoReturn:
         threading.stack_size(_STACK)
         threading.excepthook = _fail_thread
         machine.mount_system()
+        machine.raise_limits()
         machine.start_loopback()
         machine.load_modules()
         machine.mount_image()

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import struct
@@ -39,6 +40,7 @@ _IFF_UP_RUNNING = 0x1 | 0x40  # <linux/if.h>
 _RNDADDENTROPY = 0x40085203  # <linux/random.h>
 _RNDRESEEDCRNG = 0x5207
 _MIN_ENTROPY = 32
+_MAX_FILES = 65536
 
 
 def say(text: str) -> None:
@@ -51,6 +53,11 @@ def mount_system() -> None:
     _mount_all(_SYSTEM_MOUNTS)
     for name, target in _DEV_LINKS.items():
         os.symlink(target, f"/dev/{name}")
+
+
+def raise_limits() -> None:
+    """Open files of the agent and of all it starts: the kernel's default of 1024 is few for both."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
 
 
 def load_modules() -> None:

@@ -91,10 +91,13 @@ class Apt:
     def _show(self, names: Sequence[str]) -> dict[str, Package]:
         """Name to package, for those of ``names`` that apt knows."""
         try:
-            text = run_command(["apt-cache", *self._options, "show", "--no-all-versions", *names])
+            text = run_command(["apt-cache", *self._options, "show", *names])
         except HostError:  # apt-cache fails when it knows none of them, or not all
             return {}
-        return {package.name: package for package in map(_read_package, text.strip().split("\n\n"))}
+        found: dict[str, Package] = {}
+        for package in filter(None, map(_read_package, text.strip().split("\n\n"))):
+            found.setdefault(package.name, package)  # the newest comes first
+        return found
 
     def _update_own_lists(self) -> None:
         """Lists of our own, as apt has none before its first update and that would need root."""
@@ -105,22 +108,24 @@ class Apt:
         run_command(["apt-get", *self._options, "--quiet", "update"], hint=_HINT)
 
 
-def _read_package(stanza: str) -> Package:
-    """A package from its stanza in apt's lists (deb-control(5)); continued lines are of no interest here."""
+def _read_package(stanza: str) -> Package | None:
+    """A package from its stanza in apt's lists (deb-control(5)); None where no archive can be had.
+
+    That is so for what is installed and in no list, or before apt's first update.
+    """
     lines = (line.partition(": ") for line in stanza.splitlines() if not line.startswith(" "))
     fields = {key: value for key, _, value in lines}
     entries = f"{fields.get('Pre-Depends', '')},{fields.get('Depends', '')}".split(",")
     matches = (re.match(r"[a-z0-9][a-z0-9+.-]+", entry.strip()) for entry in entries)
-    try:
-        return Package(
-            name=fields["Package"],
-            version=fields["Version"],
-            size=int(fields["Size"]),
-            sha256=fields["SHA256"],
-            depends=tuple(match[0] for match in matches if match),
-        )
-    except (KeyError, ValueError) as exc:
-        raise HostError(f"apt-cache show says nothing of a package's {exc}", hint=_HINT) from exc
+    if "SHA256" not in fields:
+        return None
+    return Package(
+        name=fields["Package"],
+        version=fields["Version"],
+        size=int(fields["Size"]),
+        sha256=fields["SHA256"],
+        depends=tuple(match[0] for match in matches if match),
+    )
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool] = lambda _path: True) -> None:

@@ -106,6 +106,10 @@ def test_package_is_read_from_apts_words():
     )
 
 
+def test_installed_package_without_an_archive_does_not_count():
+    assert debian._read_package("Package: p\nStatus: install ok installed\nVersion: 1") is None
+
+
 def test_unpack_takes_what_is_wanted(tmp_path):
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
