@@ -166,12 +166,11 @@ def _bind_tcp(ip: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listener.bind((ip, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ip, port))
     except OSError as exc:
         listener.close()
-        raise HostError(
-            f"cannot listen on {ip}: {exc}", hint="set KernelManager.ip to an address of this host"
-        ) from exc
+        raise HostError(f"cannot listen on {ip} port {port}: {exc.strerror}", hint="use the transport ipc") from exc
     return listener
 
 
