@@ -7,8 +7,10 @@ an event loop that stands still until the next (jupyter_client issue 959).
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
@@ -20,6 +22,8 @@ from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.jupyter.environment import select_environment
 from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Owner, SandboxSpec
+
+_T = TypeVar("_T")
 
 _SIGKILL, _SIGTERM = 9, 15
 #: The exit code of a kernel whose sandbox is gone, record and all: as if killed.
@@ -111,7 +115,7 @@ class HyperProvisioner(KernelProvisionerBase):
         if not (self._running and signum):
             return
         try:
-            await asyncio.to_thread(self._client.signal_kernel, self._sandbox, signum)
+            await _call(self._client.signal_kernel, self._sandbox, signum)
         except HyperError as exc:
             self.log.warning("cannot signal kernel %s: %s", self.kernel_id, exc)
 
@@ -196,7 +200,7 @@ class HyperProvisioner(KernelProvisionerBase):
             kernel=kernel,
             owner=Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()), grace_s=self.owner_grace_s),
         )
-        started = await asyncio.to_thread(self._client.start_kernel, spec)
+        started = await _call(self._client.start_kernel, spec)
         self._sandbox = started["id"]
         return cast("dict[str, Any]", started["connection"])
 
@@ -205,7 +209,7 @@ class HyperProvisioner(KernelProvisionerBase):
         if not self._sandbox:
             return None
         try:
-            return await asyncio.to_thread(self._client.restart_kernel, self._sandbox, kernel)
+            return await _call(self._client.restart_kernel, self._sandbox, kernel)
         except HyperError as exc:
             self.log.info("kernel %s gets a new sandbox: %s", self.kernel_id, exc)
             await self._remove()
@@ -215,8 +219,8 @@ class HyperProvisioner(KernelProvisionerBase):
         """hyperd's view of the kernel, after waiting up to ``wait_s`` for its end; None when it knows it no more."""
         try:
             if wait_s:
-                return await asyncio.to_thread(self._client.wait_kernel, self._sandbox, wait_s)
-            return await asyncio.to_thread(self._client.kernel, self._sandbox)
+                return await _call(self._client.wait_kernel, self._sandbox, wait_s)
+            return await _call(self._client.kernel, self._sandbox)
         except NotFoundError:
             return None
 
@@ -235,8 +239,21 @@ class HyperProvisioner(KernelProvisionerBase):
         if not sandbox:
             return
         try:
-            await asyncio.to_thread(self._client.remove_kernel, sandbox)
+            await _call(self._client.remove_kernel, sandbox)
         except NotFoundError:
             pass
         except HyperError as exc:
             self.log.warning("cannot remove sandbox %s of kernel %s: %s", sandbox[:12], self.kernel_id, exc)
+
+
+async def _call(function: Callable[..., _T], *args: Any) -> _T:
+    """Call the client in a thread of its own.
+
+    Not in the loop's own threads: the loop may be a copy that a forked process inherited, without them (nbclient in a
+    process pool).
+    """
+    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="call to hyperd")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
+    finally:
+        threads.shutdown(wait=False)

@@ -1,6 +1,7 @@
 """The provisioner's rules that need no sandbox."""
 
 import asyncio
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -88,3 +89,20 @@ def test_required_encryption_is_refused_and_not_ignored(provisioner):
 def test_cleanup_twice_and_before_any_start_does_nothing(provisioner):
     asyncio.run(provisioner.cleanup())
     asyncio.run(provisioner.cleanup())
+
+
+def test_a_forked_process_can_call_on_the_loop_it_inherited(provisioner):
+    """As nbclient does in a process pool: the loop's own threads are not there."""
+    provisioner._client = SimpleNamespace(kernel=lambda sandbox: {"state": "exited", "exit_code": 3, "reason": ""})
+    provisioner._running = True
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, int), 10))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(loop.run_until_complete(asyncio.wait_for(provisioner.poll(), 10)))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
