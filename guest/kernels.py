@@ -91,7 +91,7 @@ def _prepare(args: dict[str, Any], user: str) -> dict[str, Any]:
     owner = find_user(user)
     folder, spec = _find_spec(args.get("name") or "", [*_FOLDERS, f"{owner.home}/{_HOME_FOLDER}"])
     _write_connection(args["key"], args.get("client") or {}, owner.uid, owner.gid)
-    return {"spec": spec, "argv": _fill_argv(spec, folder)}
+    return {"spec": spec, "argv": [*_fill_argv(spec, folder), *args.get("arguments", ())]}
 
 
 def _find_spec(name: str, parents: list[str]) -> tuple[str, dict[str, Any]]:

@@ -30,14 +30,16 @@ class ProcessSpec:
 class KernelSpec:
     """A Jupyter kernel to run in a sandbox.
 
-    ``name`` is a kernelspec of the image (empty: its first). ``folder`` is the host's folder of the notebook and
-    ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``. ``key`` signs the messages.
+    ``name`` is a kernelspec of the image (empty: its first); ``arguments`` are added to its command line. ``folder`` is
+    the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``.
+    ``key`` signs the messages.
 
     Clients reach its channels over Unix sockets named after ``channels`` (hexadecimal digits; empty: after the
     sandbox), or over TCP at ``ports`` (empty: free ones). A new sandbox that takes over a kernel gets the old one's.
     """
 
     name: str = ""
+    arguments: tuple[str, ...] = ()
     key: str = ""
     env: tuple[str, ...] = ()
     folder: str = ""

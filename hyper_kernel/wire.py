@@ -20,7 +20,8 @@ Operations (guest)::
 
     resync        {time_ns, entropy (hex, >= 32 bytes), hostname, scratch_mib, image: {env: [str], user: str, cwd: str}}
                   -> {}      always first: nothing else is served before it
-    kernel.start  {name: str|null, key: str, env: {str: str}, cwd: str, client: {connection info sent as is}}
+    kernel.start  {name: str|null, arguments: [str] (after the kernelspec's), key: str, env: {str: str}, cwd: str,
+                   client: {connection info sent as is}}
                   -> {pid, ports: {shell, iopub, stdin, control, hb}, spec: {kernel.json of the image}}
     kernel.signal {signal: int} -> {}          to the kernel's whole process group; no error when it is gone
     stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}

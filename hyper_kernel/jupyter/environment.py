@@ -3,8 +3,8 @@
 import fnmatch
 from collections.abc import Iterable, Mapping
 
-#: Locale, time zone, terminal size, and what nbgrader and papermill tell the code they run.
-ALLOWED = ("LANG", "LC_*", "TZ", "COLUMNS", "LINES", "NBGRADER_EXECUTION", "PAPERMILL_*")
+#: Locale, time zone, terminal size, how tracebacks name cells, and what nbgrader and papermill tell the code they run.
+ALLOWED = ("LANG", "LC_*", "TZ", "COLUMNS", "LINES", "IPYKERNEL_CELL_NAME", "NBGRADER_EXECUTION", "PAPERMILL_*")
 
 
 def select_environment(env: Mapping[str, str], spec_env: Iterable[str], allowed: Iterable[str]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class HyperProvisioner(KernelProvisionerBase):
         self._client = Client()
         self._sandbox = ""
         self._folder = ""
+        self._arguments: tuple[str, ...] = ()
         self._running = False
 
     def __repr__(self) -> str:
@@ -77,8 +78,8 @@ class HyperProvisioner(KernelProvisionerBase):
                 "CurveZMQ is required, but a sandbox's channels are Unix sockets that only this user can open: "
                 "they are not encrypted. Set transport_encryption to auto or disabled"
             )
-        kwargs.pop("extra_arguments", None)
         # The guest's command comes from the image's own kernelspec: the host's names paths of the host.
+        self._arguments = tuple(kwargs.pop("extra_arguments", ()))
         return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -175,6 +176,7 @@ class HyperProvisioner(KernelProvisionerBase):
     def _kernel_spec(self, env: dict[str, str]) -> KernelSpec:
         return KernelSpec(
             name=self.kernel,
+            arguments=self._arguments,
             key=self._manager().session.key.decode(),
             env=select_environment(env, self.kernel_spec.env, self.env_allowed),
             folder=self._folder,

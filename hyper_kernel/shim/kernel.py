@@ -50,6 +50,7 @@ class Kernel:
             "kernel.start",
             name=spec.name or None,
             key=spec.key,
+            arguments=list(spec.arguments),
             env=dict(entry.split("=", 1) for entry in spec.env),
             cwd=WORK,
         )

@@ -30,8 +30,15 @@ def test_only_named_variables_enter_the_guest():
         "TZ": "UTC",
         "MINE": "1",
         "EXTRA_1": "2",
+        "IPYKERNEL_CELL_NAME": "<cell>",
     }
-    assert select_environment(env, ["MINE"], ["EXTRA_*"]) == ("EXTRA_1=2", "LC_ALL=C.UTF-8", "MINE=1", "TZ=UTC")
+    assert select_environment(env, ["MINE"], ["EXTRA_*"]) == (
+        "EXTRA_1=2",
+        "IPYKERNEL_CELL_NAME=<cell>",
+        "LC_ALL=C.UTF-8",
+        "MINE=1",
+        "TZ=UTC",
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,13 @@ def test_required_encryption_is_refused_and_not_ignored(provisioner):
 def test_cleanup_twice_and_before_any_start_does_nothing(provisioner):
     asyncio.run(provisioner.cleanup())
     asyncio.run(provisioner.cleanup())
+
+
+def test_arguments_of_the_caller_follow_the_kernelspecs(provisioner):
+    manager = SimpleNamespace(session=SimpleNamespace(key=b"k"))
+    provisioner._trait_values["parent"] = manager
+    asyncio.run(provisioner.pre_launch(env={}, extra_arguments=["--HistoryManager.hist_file=:memory:"]))
+    assert provisioner._kernel_spec({}).arguments == ("--HistoryManager.hist_file=:memory:",)
 
 
 def test_a_forked_process_can_call_on_the_loop_it_inherited(provisioner):
