@@ -1,5 +1,6 @@
 """The interface every hypervisor driver fills; QEMU (``qemu/``) is the first."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,6 +45,10 @@ class VsockDevice(Protocol):
     @property
     def cid(self) -> int:
         """The guest's context id."""
+
+    @property
+    def let_go(self) -> Callable[[], None]:
+        """To be called once the device is plugged: nobody but the hypervisor needs ``fd`` any more."""
 
 
 class Machine(Protocol):

@@ -1,7 +1,8 @@
 """Which tier this host gives: found by really booting, with a deadline, and remembered.
 
 ``/dev/kvm`` that opens is no proof: on some nested, para-virtual hosts it answers ``KVM_GET_API_VERSION`` with 12 and
-then hangs on every stock guest. So a guest without a disk is booted: its kernel runs, finds no root and panics.
+then hangs on every stock guest. So a guest without a disk and without a process 1 is booted: its kernel runs, finds no
+root and panics.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ _DEADLINE_S = 10.0
 _KVM = Path("/dev/kvm")
 _KVM_GET_API_VERSION = 0xAE00  # <linux/kvm.h>
 _KVM_API = 12
+#: Without it the initial RAM disk would wait for its disk for ever.
+_NO_INIT = "rdinit=/none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +96,7 @@ async def _boot(kernel: Path, initrd: Path, cmdline: str) -> str:
         cpus=1,
         kernel=kernel,
         initrd=initrd,
-        cmdline=cmdline,
+        cmdline=f"{cmdline} {_NO_INIT}",
         disks=(),
     )
     with tempfile.TemporaryDirectory(prefix="hyper-probe-") as folder:

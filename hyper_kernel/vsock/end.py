@@ -30,11 +30,13 @@ class VsockDevice:
         ``vhost-vsock-pci`` (``fd`` is its ``vhostfd``).
     :ivar fd: to be sent with QMP ``getfd``; stays the end's, which closes it.
     :ivar cid: the guest's address.
+    :ivar let_go: to be called once QEMU has the device, and so its own copy of ``fd``.
     """
 
     driver: str
     fd: int
     cid: int
+    let_go: Callable[[], None]
 
 
 class Listener(Protocol):

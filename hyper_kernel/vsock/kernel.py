@@ -1,7 +1,6 @@
 """The kernel end: the host kernel's own vhost-vsock device."""
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -17,8 +16,6 @@ from hyper_kernel.vsock.end import CONNECT_S, Listener, RefusedError, ViolationE
 DEVICE = Path("/dev/vhost-vsock")
 #: _IOW(VHOST_VIRTIO, 0x60, __u64) of <linux/vhost.h>
 _SET_GUEST_CID = 0x4008AF60
-#: SO_VM_SOCKETS_CONNECT_TIMEOUT of <linux/vm_sockets.h>, with a struct timeval
-_CONNECT_TIMEOUT = 6
 _BACKLOG = 64
 #: Random addresses tried before giving up: a machine has some thousand guests at most.
 _ATTEMPTS = 16
@@ -62,6 +59,9 @@ class KernelListener:
     def __init__(self, cid: int, port: int) -> None:
         self.port = port
         self._cid = cid
+        self._is_closed = False
+        self._accepting: asyncio.Future[tuple[socket.socket, tuple[int, int]]] | None = None
+        self._turn = asyncio.Lock()  # the event loop watches a descriptor for one waiter only
         self._sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         self._sock.setblocking(False)
         try:
@@ -76,22 +76,48 @@ class KernelListener:
                 ) from exc
             raise HostError(f"vsock port {port} cannot be listened on: {exc.strerror}") from exc
 
+    def __repr__(self) -> str:
+        return f"<KernelListener port={self.port} cid={self._cid}{' closed' if self._is_closed else ''}>"
+
     async def accept(self) -> socket.socket:
         """See ``Listener``."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, (cid, _) = await loop.sock_accept(self._sock)
-            except OSError as exc:
-                raise GuestError(f"the listener on vsock port {self.port} is closed") from exc
-            # SECURITY: any guest of this machine, and any of its own programs, can dial this port.
-            if cid == self._cid:
-                return sock
-            sock.close()
+        async with self._turn:
+            while True:
+                sock, cid = await self._accept_any()
+                # SECURITY: any guest of this machine, and any of its own programs, can dial this port.
+                if cid == self._cid:
+                    return sock
+                sock.close()
 
     def close(self) -> None:
         """See ``Listener``."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._accepting:
+            # Before the descriptor's number can mean another file.
+            self._accepting.get_loop().remove_reader(self._sock)
+            self._accepting.cancel()
         self._sock.close()
+
+    async def _accept_any(self) -> tuple[socket.socket, int]:
+        if self._is_closed:
+            raise GuestError(f"the listener on vsock port {self.port} is closed")
+        task = self._accepting = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(self._sock))
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            if not task.cancel() and not task.exception():
+                task.result()[0].close()
+            raise
+        finally:
+            self._accepting = None
+        if task.cancelled():
+            raise GuestError(f"the listener on vsock port {self.port} is closed")
+        if problem := task.exception():
+            raise HostError(f"vsock port {self.port} cannot accept: {problem}") from problem
+        sock, (cid, _) = task.result()
+        return sock, cid
 
 
 class KernelEnd:
@@ -104,40 +130,50 @@ class KernelEnd:
         self.on_violation = on_violation
         self._fd, self.cid = claim_cid()
         self._is_fresh = True
+        self._is_closed = False
         self._listeners: list[KernelListener] = []
 
     def __repr__(self) -> str:
-        return f"<KernelEnd cid={self.cid}{' closed' if self._fd < 0 else ''}>"
+        return f"<KernelEnd cid={self.cid}{' closed' if self._is_closed else ''}>"
 
     def device(self) -> VsockDevice:
         """See ``VsockEnd``."""
         if not self._is_fresh:
             # The kernel binds a device to the first QEMU that uses it: the next plug needs a new one.
-            os.close(self._fd)
-            self._fd = -1
+            self._let_go()
             self._fd, _ = claim_cid(self.cid)
         self._is_fresh = False
-        return VsockDevice(driver="vhost-vsock-pci", fd=self._fd, cid=self.cid)
+        return VsockDevice(driver="vhost-vsock-pci", fd=self._fd, cid=self.cid, let_go=self._let_go)
 
     def attach(self, qemu_pid: int) -> None:
         """See ``VsockEnd``; the kernel serves the device by itself."""
 
     async def connect(self, port: int, *, deadline_s: float = CONNECT_S) -> socket.socket:
         """See ``VsockEnd``."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while (sock := await self._dial(port)) is None:
+                    pass
+                return sock
+        except TimeoutError as exc:
+            raise GuestError(
+                f"the guest did not answer on vsock port {port} within {deadline_s:g} s",
+                hint="its console says whether it is up",
+            ) from exc
+        except OSError as exc:
+            raise RefusedError(f"the guest refused the connection to vsock port {port}: {exc.strerror}") from exc
+
+    async def _dial(self, port: int) -> socket.socket | None:
+        """One attempt; None when the kernel gave up, as it does after 2 s (VSOCK_DEFAULT_CONNECT_TIMEOUT)."""
         sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            # The kernel gives up after 2 s by default; ours is the only deadline.
-            timeout = struct.pack("@ll", int(deadline_s) + 1, 0)
-            sock.setsockopt(socket.AF_VSOCK, _CONNECT_TIMEOUT, timeout)
-            async with asyncio.timeout(deadline_s):
-                await asyncio.get_running_loop().sock_connect(sock, (self.cid, port))
-        except BaseException as exc:
+            await asyncio.get_running_loop().sock_connect(sock, (self.cid, port))
+        except TimeoutError:
             sock.close()
-            if isinstance(exc, TimeoutError):
-                raise GuestError(f"the guest did not answer on vsock port {port} within {deadline_s:g} s") from exc
-            if isinstance(exc, OSError):
-                raise RefusedError(f"the guest refused the connection to vsock port {port}: {exc.strerror}") from exc
+            return None
+        except BaseException:
+            sock.close()
             raise
         return sock
 
@@ -155,7 +191,11 @@ class KernelEnd:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self._let_go()
+        self._is_closed = True
+
+    def _let_go(self) -> None:
+        """Close our copy of the device: the kernel ends its streams when QEMU's, the last one, is closed too."""
         if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+            os.close(self._fd)
             self._fd = -1

@@ -150,7 +150,7 @@ class UserEnd:
         ours, theirs = self._offered = socket.socketpair()
         ours.setblocking(False)
         self._serve()
-        return VsockDevice(driver="vhost-user-vsock-pci", fd=theirs.fileno(), cid=self.cid)
+        return VsockDevice(driver="vhost-user-vsock-pci", fd=theirs.fileno(), cid=self.cid, let_go=theirs.close)
 
     def attach(self, qemu_pid: int) -> None:
         """See ``VsockEnd``."""
