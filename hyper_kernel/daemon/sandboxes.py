@@ -9,28 +9,21 @@ import logging
 import shutil
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.errors import AlreadyError
 from hyper_kernel.daemon.events import Events
+from hyper_kernel.daemon.keeper import GRACE_S, Keeper, tail
 from hyper_kernel.daemon.names import check_name, new_id, new_name
-from hyper_kernel.daemon.shims import Nursery, Shim, dial_new, is_running, kill_recorded
+from hyper_kernel.daemon.shims import Nursery, Shim
 from hyper_kernel.errors import ConflictError, GuestError, HostError, HyperError, LostError, NotFoundError, RequestError
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.record import Record, State
-from hyper_kernel.sandbox.words import printable
 from hyper_kernel.spec import SandboxSpec
 
 log = logging.getLogger(__name__)
-
-#: How long a lost control connection may stay unexplained, and a shim that has ended may take to leave, in seconds.
-GRACE_S = 5.0
-#: The exit code of a sandbox that was killed.
-KILLED = 137
-SHIM_KILLED = "the shim was killed"
 
 
 class Sandboxes:
@@ -46,7 +39,7 @@ class Sandboxes:
         self._events = events
         self._boxes: dict[str, Box] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._keeper = Keeper(paths)
 
     def list(self) -> list[Box]:
         """All sandboxes, newest first."""
@@ -173,7 +166,7 @@ class Sandboxes:
 
     async def close(self) -> None:
         """Let go of all shims; they live on."""
-        self._closing = True
+        await self._keeper.close()
         for box in self._boxes.values():
             if box.shim:
                 await box.shim.close()
@@ -182,15 +175,20 @@ class Sandboxes:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _adopt_one(self, box: Box) -> None:
-        if box.socket.exists():
-            with contextlib.suppress(OSError, HyperError):
-                await self._connect(box, *await Shim.dial(box.socket, box.take))
-                log.info("adopted %s", box)
-                return
-        if box.is_live or box.socket.exists():
-            self._bury(box)
+        if await self._reach(box):
+            log.info("adopted %s", box)
+        elif box.is_live or box.socket.exists():
+            self._keeper.bury(box)
         elif box.record.state is State.EXITED and box.record.spec.auto_remove:
             self._spawn(self._remove(box))
+
+    async def _reach(self, box: Box) -> bool:
+        """Connect to a shim that is there already; whether there was one."""
+        if box.socket.exists():
+            with contextlib.suppress(OSError, HyperError):
+                await self._keeper.connect(box, *await Shim.dial(box.socket, box.take))
+                return True
+        return False
 
     def _sweep_run(self) -> None:
         """Remove the socket folders that no sandbox has."""
@@ -205,17 +203,19 @@ class Sandboxes:
 
     async def _start(self, box: Box) -> None:
         async with box.lock:
-            if box.is_live:
+            if not box.is_live:
+                await self._keeper.settle(box)
+            # A hyperd that died right after its fork has left a shim that nobody knew of.
+            if box.is_live or await self._reach(box):
                 raise AlreadyError(f"sandbox {box.record.name} is already running")
-            await self._settle(box)
             box.renew()
             try:
                 make_private(box.socket.parent)
                 pid = await self._nursery.fork(box.record.id)
                 box.shim_pid = pid
-                await self._meet(box)
+                await self._keeper.meet(box)
             except (HyperError, OSError) as exc:
-                self._bury(box, reason=f"cannot start: {exc}")
+                self._keeper.bury(box, reason=f"cannot start: {exc}")
                 if isinstance(exc, OSError):
                     raise HostError(f"cannot start {box.record.name}: {exc}", hint="run: hyper doctor") from exc
                 raise
@@ -223,103 +223,18 @@ class Sandboxes:
         if not box.ran:
             raise _start_error(box)
 
-    async def _meet(self, box: Box) -> None:
-        """Connect to a shim that was just forked; one whose sandbox ended at once may be gone already.
-
-        :raise HostError: it is gone, and has not written how the sandbox ended.
-        """
-        if dialled := await dial_new(box.socket, box.shim_pid, box.take):
-            await self._connect(box, *dialled)
-            return
-        last = Record.load(box.folder)
-        if last.state is not State.EXITED:
-            words = tail(box.folder / "shim.log")
-            raise HostError(f"cannot start {box.record.name}: its shim ended at once{words}", hint="run: hyper doctor")
-        box.take(last.as_dict())
-
-    async def _connect(self, box: Box, shim: Shim, record: dict[str, Any]) -> None:
-        box.shim = shim
-        box.take(record)
-        self._spawn(self._watch(box, shim))
-
-    async def _watch(self, box: Box, shim: Shim) -> None:
-        """Wait for the end of a control connection, and see to it that the record tells the truth after it."""
-        await shim.wait_closed()
-        if self._closing:
-            return
-        if box.is_live:
-            await self._look_for(box)
-        if box.shim is shim:
-            box.shim = None
-            box.save()
-            box.publish()
-
-    async def _look_for(self, box: Box) -> None:
-        """The connection broke though the sandbox was live: connect again, or find out that the shim is dead."""
-        deadline = time.monotonic() + GRACE_S
-        while is_running(box.shim_pid) and time.monotonic() < deadline:
-            with contextlib.suppress(OSError, HyperError):
-                await self._connect(box, *await Shim.dial(box.socket, box.take))
-                return
-            # Between a broken connection and the end of its process there is no event for somebody else's child.
-            await asyncio.sleep(0.05)
-        if box.is_live:
-            self._bury(box)
-
-    def _bury(self, box: Box, reason: str = SHIM_KILLED) -> None:
-        """Write the end of a sandbox whose shim cannot; leave no process and no socket of it."""
-        with contextlib.suppress(HostError):
-            last = Record.load(box.folder)
-            recorded_s = (box.folder / "record.json").stat().st_mtime
-            kill_recorded(last.shim_pid, recorded_s=recorded_s)
-            kill_recorded(last.qemu_pid, recorded_s=recorded_s)
-            if last.state is State.EXITED and last.finished_s:
-                box.take(last.as_dict())
-        if box.shim_pid and is_running(box.shim_pid):
-            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
-        box.record.remove_sockets(self._paths)
-        if box.is_live:
-            log.warning("%s: %s", box, reason)
-            end = {"state": State.EXITED, "reason": reason, "exit_code": KILLED, "finished_s": time.time()}
-            box.take(box.record.as_dict() | end)
-            box.save()
-
     async def _stop(self, box: Box, timeout_s: float) -> None:
-        await self._wait_shim(box)
+        await self._keeper.wait_shim(box)
         with contextlib.suppress(LostError, ConflictError):  # the shim may end before its answer is out
             await box.request("stop", timeout_s=timeout_s, deadline_s=timeout_s + GRACE_S)
-        await self._wait_exit(box)
+        await self._keeper.wait_exit(box)
         self.tell(box, "stop")
 
     async def _kill(self, box: Box) -> None:
-        await self._wait_shim(box)
+        await self._keeper.wait_shim(box)
         with contextlib.suppress(LostError, ConflictError):
             await box.request("kill", deadline_s=GRACE_S)
-        await self._wait_exit(box)
-
-    async def _wait_shim(self, box: Box) -> None:
-        """Wait for the shim of a sandbox whose start has only begun."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                await box.wait_for(lambda: box.shim is not None or not box.is_live)
-
-    async def _wait_exit(self, box: Box) -> None:
-        """Wait until it has exited; a shim that does not get there is killed."""
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await box.wait_for(lambda: not box.is_live)
-        except TimeoutError:
-            self._bury(box, reason="killed: the shim did not answer")
-
-    async def _settle(self, box: Box) -> None:
-        """Wait until the shim of a sandbox that has exited is gone."""
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await box.wait_for(lambda: box.shim is None)
-        except TimeoutError:
-            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
-            if box.shim:
-                await box.shim.close()
+        await self._keeper.wait_exit(box)
 
     async def _remove(self, box: Box) -> None:
         if box.is_live:
@@ -327,7 +242,7 @@ class Sandboxes:
         async with box.lock:
             if box.record.id not in self._boxes:
                 return
-            await self._settle(box)
+            await self._keeper.settle(box)
             box.record.remove_sockets(self._paths)
             shutil.rmtree(box.folder, ignore_errors=True)
             del self._boxes[box.record.id]
@@ -404,15 +319,3 @@ def _start_error(box: Box) -> HyperError:
         f"sandbox {record.name} did not start: {reason}" + tail(box.folder / "console.log"),
         hint="" if record.spec.auto_remove else f"the whole console is in {box.folder / 'console.log'}",
     )
-
-
-def tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log, as the end of a message."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            text = file.read().decode(errors="replace").strip()
-    except OSError:
-        return ""
-    clean = printable(text.replace("\r", ""))
-    return "\n" + "\n".join(clean.splitlines()[-lines:]) if clean else ""

@@ -95,7 +95,7 @@ class Call:
     def __init__(self, connection: HTTPConnection, line: RequestStartLine, headers: HTTPHeaders) -> None:
         parts = urlsplit(line.path)
         self.method = line.method
-        self.path = unquote(parts.path)
+        self.path = parts.path
         self.query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         self.headers = headers
         self.params: dict[str, str] = {}
@@ -273,7 +273,8 @@ class Server(HTTPServerConnectionDelegate):
             found = self._routes.find("GET", path)
         if found is None:
             raise NotFoundError(f"page not found: {call.method} {path}", hint="see the list of routes in the manual")
-        handler, call.params = found
+        handler, params = found
+        call.params = {name: unquote(value) for name, value in params.items()}  # only now: a name may hold a slash
         answer: Awaitable[Answer | None] = handler(call)
         return await answer
 

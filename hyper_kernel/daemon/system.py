@@ -177,7 +177,7 @@ class System:
     async def absent(self, call: Call) -> Answer:
         """Every path of a part that Hyper Kernel does not have."""
         word = call.path.strip("/").split("/")[1 if call.path.startswith("/v1.") else 0]
-        raise NotHereError(f"Hyper Kernel has no {word}", hint="what it has is listed in docs/docker-api.md")
+        raise NotHereError(f"Hyper Kernel has no {word}", hint="hyper_kernel/daemon/README.md lists what it has")
 
 
 def is_event_wanted(event: dict[str, Any], filters: Filters) -> bool:

@@ -1,0 +1,141 @@
+"""Between hyperd and the shims: connections that are watched, and the truth about shims that died."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from hyper_kernel.daemon.box import Box
+from hyper_kernel.daemon.shims import Shim, dial_new, is_running, kill_recorded
+from hyper_kernel.errors import HostError, HyperError
+from hyper_kernel.paths import Paths
+from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.words import printable
+
+log = logging.getLogger(__name__)
+
+#: How long a lost control connection may stay unexplained, and a shim that has ended may take to leave, in seconds.
+GRACE_S = 5.0
+#: How long a sandbox that was told to end may take: an orderly power-off has 5 s of its own, and emulation is slow.
+EXIT_S = 15.0
+#: The exit code of a sandbox that was killed.
+KILLED = 137
+SHIM_KILLED = "the shim was killed"
+
+
+class Keeper:
+    """Keeps the connections to shims, and buries sandboxes whose shim is dead."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._watches: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def close(self) -> None:
+        """Let go of all shims; they live on."""
+        self._closing = True
+        for task in tuple(self._watches):
+            task.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    async def meet(self, box: Box) -> None:
+        """Connect to a shim that was just forked; one whose sandbox ended at once may be gone already.
+
+        :raise HostError: it is gone, and has not written how the sandbox ended.
+        """
+        if dialled := await dial_new(box.socket, box.shim_pid, box.take):
+            await self.connect(box, *dialled)
+            return
+        last = Record.load(box.folder)
+        if last.state is not State.EXITED:
+            words = tail(box.folder / "shim.log")
+            raise HostError(f"cannot start {box.record.name}: its shim ended at once{words}", hint="run: hyper doctor")
+        box.take(last.as_dict())
+
+    async def connect(self, box: Box, shim: Shim, record: dict[str, Any]) -> None:
+        """Take a connection over and watch it."""
+        box.shim = shim
+        box.take(record)
+        task = asyncio.create_task(self._watch(box, shim))
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    def bury(self, box: Box, reason: str = SHIM_KILLED) -> None:
+        """Write the end of a sandbox whose shim cannot; leave no process and no socket of it."""
+        with contextlib.suppress(HostError):
+            last = Record.load(box.folder)
+            recorded_s = (box.folder / "record.json").stat().st_mtime
+            kill_recorded(last.shim_pid, recorded_s=recorded_s)
+            kill_recorded(last.qemu_pid, recorded_s=recorded_s)
+            if last.state is State.EXITED and last.finished_s:
+                box.take(last.as_dict())
+        if box.shim_pid and is_running(box.shim_pid):
+            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
+        box.record.remove_sockets(self._paths)
+        if box.is_live:
+            log.warning("%s: %s", box, reason)
+            end = {"state": State.EXITED, "reason": reason, "exit_code": KILLED, "finished_s": time.time()}
+            box.take(box.record.as_dict() | end)
+            box.save()
+
+    async def wait_shim(self, box: Box) -> None:
+        """Wait for the shim of a sandbox whose start has only begun."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: box.shim is not None or not box.is_live)
+
+    async def wait_exit(self, box: Box) -> None:
+        """Wait until it has exited; a shim that does not get there is killed."""
+        try:
+            async with asyncio.timeout(EXIT_S):
+                await box.wait_for(lambda: not box.is_live)
+        except TimeoutError:
+            self.bury(box, reason="killed: the shim did not answer")
+
+    async def settle(self, box: Box) -> None:
+        """Wait until the shim of a sandbox that has exited is gone."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await box.wait_for(lambda: box.shim is None)
+        except TimeoutError:
+            kill_recorded(box.shim_pid, recorded_s=box.forked_s)
+            if box.shim:
+                await box.shim.close()
+
+    async def _watch(self, box: Box, shim: Shim) -> None:
+        """Wait for the end of a control connection, and see to it that the record tells the truth after it."""
+        await shim.wait_closed()
+        if self._closing:
+            return
+        if box.is_live:
+            await self._look_for(box)
+        if box.shim is shim:
+            box.shim = None
+            box.save()
+            box.publish()
+
+    async def _look_for(self, box: Box) -> None:
+        """The connection broke though the sandbox was live: connect again, or find out that the shim is dead."""
+        deadline = time.monotonic() + GRACE_S
+        while is_running(box.shim_pid) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, HyperError):
+                await self.connect(box, *await Shim.dial(box.socket, box.take))
+                return
+            # Between a broken connection and the end of its process there is no event for somebody else's child.
+            await asyncio.sleep(0.05)
+        if box.is_live:
+            self.bury(box)
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log, as the end of a message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            text = file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+    clean = printable(text.replace("\r", ""))
+    return "\n" + "\n".join(clean.splitlines()[-lines:]) if clean else ""
