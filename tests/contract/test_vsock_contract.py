@@ -110,9 +110,11 @@ def side(request, tmp_path_factory):
     before = set(os.listdir("/proc/self/fd"))
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        end, peer = runner.run(SIDES[request.param](stack, files, tmp_path_factory.mktemp("vsock")))
-        yield Side(runner, end, peer)
-        runner.run(stack.aclose())
+        try:
+            end, peer = runner.run(SIDES[request.param](stack, files, tmp_path_factory.mktemp("vsock")))
+            yield Side(runner, end, peer)
+        finally:
+            runner.run(stack.aclose())
     assert set(os.listdir("/proc/self/fd")) <= before
 
 

@@ -21,6 +21,7 @@ from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.rootfs import initrd
 from hyper_kernel.rootfs.debian import unpack
 from hyper_kernel.rootfs.kernel import Modules, unpack_kernel
+from hyper_kernel.vsock.kernel import KernelEnd
 
 KERNEL_FOLDER = "HYPER_TEST_KERNEL"
 NEEDED = re.compile(r"^boot/vmlinuz|/modules\.builtin$|/kernel/(drivers/virtio|net/vmw_vsock)/")
@@ -123,9 +124,11 @@ class Archive:
 @asynccontextmanager
 async def machine(end, files, folder):
     """The guest, running, with the end's device."""
+    # The kernel end is tested where KVM is; elsewhere /dev/kvm may be there and not work.
+    tier = Tier.HARDWARE if isinstance(end, KernelEnd) and os.access("/dev/kvm", os.R_OK | os.W_OK) else Tier.SOFTWARE
     config = MachineConfig(
         name="vsock-contract",
-        tier=Tier.SOFTWARE,
+        tier=tier,
         memory_mib=512,
         cpus=1,
         kernel=files / "vmlinux",

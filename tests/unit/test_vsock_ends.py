@@ -199,3 +199,34 @@ def test_an_address_in_use_is_another_ones(monkeypatch, tmp_path):
     assert end.device().cid == end.cid == tried[3]
     asyncio.run(end.close())
     assert "closed" in repr(end)
+
+
+def test_closing_a_kernel_listener_wakes_who_accepts(monkeypatch):
+    real = socket.socket
+
+    class AutoBound(real):
+        """A Unix socket in place of a vsock one: this host's kernel may have none."""
+
+        def __init__(self, *_):
+            super().__init__(socket.AF_UNIX)
+
+        def bind(self, address):
+            super().bind("")
+
+    async def work():
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel.socket, "socket", AutoBound)
+            listener = kernel.KernelListener(5, 7)
+        first, second, third = (asyncio.create_task(listener.accept()) for _ in range(3))
+        await asyncio.sleep(0)
+        third.cancel()
+        listener.close()
+        listener.close()
+        assert "closed" in repr(listener)
+        for task in (first, second):
+            with pytest.raises(GuestError, match="vsock port 7 is closed"):
+                await task
+        with pytest.raises(asyncio.CancelledError):
+            await third
+
+    asyncio.run(work())
