@@ -75,14 +75,15 @@ class Agent:
         """Any operation of ``wire``; see :meth:`hyper_kernel.link.Link.request`."""
         return await self._link.request(op, **args)
 
-    async def open(self, kind: str, **args: Any) -> Frames:
+    async def open(self, kind: str, *, deadline_s: float = _OPEN_S, **args: Any) -> Frames:
         """Open a framed stream (exec, put, get).
 
+        :param deadline_s: how long the guest may take, in seconds.
         :raise RefusedError: the guest refuses, with its reason.
         :raise LostError: it does not answer.
         """
         try:
-            async with asyncio.timeout(_OPEN_S):
+            async with asyncio.timeout(deadline_s):
                 frames = Frames(await self._end.connect(wire.STREAM_PORT))
                 try:
                     await self._start_stream(frames, kind, args)
@@ -90,7 +91,7 @@ class Agent:
                     frames.close()
                     raise
         except TimeoutError as exc:
-            raise LostError(f"the guest did not open {kind} within {_OPEN_S:g} s") from exc
+            raise LostError(f"the guest did not open {kind} within {deadline_s:g} s") from exc
         except OSError as exc:
             raise LostError(f"the guest is gone: {exc}") from exc
         except wire.WireError as exc:
@@ -103,7 +104,7 @@ class Agent:
         :param wait_s: how long the guest waits for somebody to listen there.
         :raise RefusedError: nobody listens.
         """
-        frames = await self.open("connect", port=port, wait_s=wait_s)
+        frames = await self.open("connect", deadline_s=wait_s + _OPEN_S, port=port, wait_s=wait_s)
         return frames.detach()
 
     async def power_off(self) -> None:
