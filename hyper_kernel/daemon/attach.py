@@ -42,9 +42,9 @@ class Attach:
         except OSError as exc:
             log.debug("%r: the attached client is gone: %s", box, exc)
         finally:
-            client.close()
             box.readers -= 1
             box.publish()
+            await client.end()
 
     async def _stream(self, call: Call, box: Box, client: Hijacked, *, keys: DetachKeys | None, waits: bool) -> None:
         raw, wanted, exits = box.record.spec.process.tty, _kinds(call), box.exits

@@ -34,6 +34,7 @@ class Box:
         self._on_change = on_change
         #: Whether its program or kernel has run since the last start.
         self.ran = record.state in (State.RUNNING, State.STOPPING)
+        self.told_start = self.ran
         #: How often it has exited.
         self.exits = 0
         self.removed = False
@@ -87,7 +88,7 @@ class Box:
 
     def renew(self) -> None:
         """Make the record that of a sandbox that is about to start, and save it for the shim."""
-        self.ran = False
+        self.ran = self.told_start = False
         self.forked_s = time.time()
         self.record = self.record.changed(
             state=State.CREATED, started_s=0.0, finished_s=0.0, exit_code=-1, reason="", shim_pid=0, qemu_pid=0

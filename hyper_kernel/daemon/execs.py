@@ -195,7 +195,7 @@ class Execs:
         finally:
             if made.frames:
                 self._end(made, None)
-            client.close()
+            await client.end()
 
     async def _detached(self, made: Exec) -> None:
         assert made.frames

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.shims import Shim, dial_new, is_running, kill_recorded
@@ -45,8 +44,8 @@ class Keeper:
 
         :raise HostError: it is gone, and has not written how the sandbox ended.
         """
-        if dialled := await dial_new(box.socket, box.shim_pid, box.take):
-            await self.connect(box, *dialled)
+        if shim := await dial_new(box.socket, box.shim_pid, box.take):
+            self.hold(box, shim)
             return
         last = Record.load(box.folder)
         if last.state is not State.EXITED:
@@ -54,10 +53,10 @@ class Keeper:
             raise HostError(f"cannot start {box.record.name}: its shim ended at once{words}", hint="run: hyper doctor")
         box.take(last.as_dict())
 
-    async def connect(self, box: Box, shim: Shim, record: dict[str, Any]) -> None:
+    def hold(self, box: Box, shim: Shim) -> None:
         """Take a connection over and watch it."""
         box.shim = shim
-        box.take(record)
+        box.publish()
         task = asyncio.create_task(self._watch(box, shim))
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
@@ -121,7 +120,7 @@ class Keeper:
         deadline = time.monotonic() + GRACE_S
         while is_running(box.shim_pid) and time.monotonic() < deadline:
             with contextlib.suppress(OSError, HyperError):
-                await self.connect(box, *await Shim.dial(box.socket, box.take))
+                self.hold(box, await Shim.dial(box.socket, box.take))
                 return
             # Between a broken connection and the end of its process there is no event for somebody else's child.
             await asyncio.sleep(0.05)

@@ -126,12 +126,11 @@ def _tail(entries: list[dict[str, Any]], query: LogQuery) -> list[dict[str, Any]
     kept: list[dict[str, Any]] = []
     missing = query.tail
     for entry in reversed(selected):
-        if missing <= 0:
-            break
-        lines = entry["log"].splitlines(keepends=True)
-        # a piece that does not end its line belongs to the line of the piece after it
+        # a piece that does not end its line belongs to the line that the piece after it begins with
         open_ended = bool(kept) and not entry["log"].endswith("\n")
-        keep = lines[-(missing + open_ended) :]
+        if missing + open_ended <= 0:
+            break
+        keep = entry["log"].splitlines(keepends=True)[-(missing + open_ended) :]
         missing -= len(keep) - open_ended
         kept.append({**entry, "log": "".join(keep)})
     return kept[::-1]

@@ -9,9 +9,11 @@ import logging
 import shutil
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from hyper_kernel.daemon.box import Box
+from hyper_kernel.daemon.create_body import plan_argv
 from hyper_kernel.daemon.errors import AlreadyError
 from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.keeper import GRACE_S, Keeper, tail
@@ -74,9 +76,13 @@ class Sandboxes:
         """Record a sandbox; no machine yet.
 
         :raise NotFoundError: there is no such image.
+        :raise RequestError: nothing says what to run.
         :raise ConflictError: the name is in use.
         """
         image = self._images.get(spec.image)
+        if not spec.kernel and not spec.process.argv:
+            argv = plan_argv(None, None, image.config)
+            spec = replace(spec, process=replace(spec.process, argv=argv))
         name = self._free_name(name)
         record = Record(id=self._free_id(), name=name, spec=spec, image_id=image.id, created_s=time.time())
         record.save(self._paths.sandboxes)
@@ -186,7 +192,7 @@ class Sandboxes:
         """Connect to a shim that is there already; whether there was one."""
         if box.socket.exists():
             with contextlib.suppress(OSError, HyperError):
-                await self._keeper.connect(box, *await Shim.dial(box.socket, box.take))
+                self._keeper.hold(box, await Shim.dial(box.socket, box.take))
                 return True
         return False
 
@@ -260,9 +266,11 @@ class Sandboxes:
     def _changed(self, box: Box, before: State) -> None:
         """Called by a box when its sandbox took a step."""
         state = box.record.state
-        if state is State.RUNNING:
+        # A program that ends at once may never be seen running; its events are whole all the same.
+        if state is State.RUNNING or (state is State.EXITED and box.ran and not box.told_start):
+            box.told_start = True
             self.tell(box, "start")
-        elif state is State.EXITED:
+        if state is State.EXITED:
             if box.record.reason == "out of memory":
                 self.tell(box, "oom")
             self.tell(box, "die", exitCode=str(box.record.exit_code))

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 MAX_JSON = 4 << 20
 #: Largest archive that may be sent in, in bytes; the guest's disk is the real limit.
 MAX_BODY = 64 << 30
+#: How long a client whose program has ended may take to close, in seconds.
+_LINGER_S = 1.0
 _HEADERS = {
     "Server": f"Hyper/{__version__} (linux)",
     "Api-Version": API_VERSION,
@@ -79,10 +81,14 @@ class Hijacked:
         """
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
-    def close(self) -> None:
-        """Close both ways."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+    async def end(self) -> None:
+        """Say that nothing more comes, and close once the client has closed, or after a moment."""
+        with contextlib.suppress(OSError, TimeoutError):
+            self.sock.shutdown(socket.SHUT_WR)
+            # A Unix socket closed with input unread resets the connection, which clients report as an error.
+            async with asyncio.timeout(_LINGER_S):
+                while await self.receive():
+                    pass
         self.sock.close()
 
 

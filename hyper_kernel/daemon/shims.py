@@ -49,10 +49,11 @@ class Shim:
     def __init__(self, frames: Frames, on_record: Callable[[dict[str, Any]], None]) -> None:
         self._link = Link(frames, on_event=self._take, peer=_PEER)
         self._on_record = on_record
+        self._heard = False
 
     @classmethod
-    async def dial(cls, path: Path, on_record: Callable[[dict[str, Any]], None]) -> tuple[Self, dict[str, Any]]:
-        """Connect and watch; the shim and its record as it is now.
+    async def dial(cls, path: Path, on_record: Callable[[dict[str, Any]], None]) -> Self:
+        """Connect and watch; ``on_record`` has been called with the record as it is now.
 
         :raise OSError: nobody listens.
         :raise LostError, GuestError: it went away or refused.
@@ -60,10 +61,13 @@ class Shim:
         shim = cls(await Frames.dial(str(path)), on_record)
         try:
             answer = await shim.request("watch", deadline_s=DIAL_DEADLINE_S)
-            return shim, answer["record"]
         except BaseException:
             await shim.close()
             raise
+        # An event that came right behind the answer has been taken by now, and is newer than the answer.
+        if not shim._heard:
+            on_record(answer["record"])
+        return shim
 
     async def request(self, op: str, *, deadline_s: float = 30.0, **args: Any) -> dict[str, Any]:
         """Ask for an operation, see the shim's control protocol.
@@ -82,12 +86,11 @@ class Shim:
 
     def _take(self, event: dict[str, Any]) -> None:
         if event.get("event") == "record":
+            self._heard = True
             self._on_record(event["record"])
 
 
-async def dial_new(
-    path: Path, pid: int, on_record: Callable[[dict[str, Any]], None]
-) -> tuple[Shim, dict[str, Any]] | None:
+async def dial_new(path: Path, pid: int, on_record: Callable[[dict[str, Any]], None]) -> Shim | None:
     """Connect to a shim that was just forked; None when it ended before that."""
     deadline = time.monotonic() + DIAL_DEADLINE_S
     while time.monotonic() < deadline:

@@ -28,7 +28,7 @@ def fake_home(monkeypatch):
     yield root
     paths = find_paths()
     try:
-        if start.find_version(paths):
+        if paths.sandboxes.is_dir():
             client = Client()
             for record in client.sandboxes(everything=True):
                 client.remove(record.id, force=True)

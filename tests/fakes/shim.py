@@ -113,6 +113,7 @@ class FakeShim:
         self.sent = []
         self.end = asyncio.get_running_loop().create_future()
         self.process = None
+        self.started = asyncio.Event()
         self.exit = None
 
     async def run(self):
@@ -144,6 +145,7 @@ class FakeShim:
                 await self.process.start()
             except (FileNotFoundError, PermissionError) as exc:
                 return f"{process.argv[0]}: {exc.strerror}", 127 if isinstance(exc, FileNotFoundError) else 126
+            self.started.set()
             if not process.open_stdin:
                 self.process.take(Type.STDIN_EOF, b"")
             running = asyncio.create_task(self._run_program())
@@ -254,6 +256,7 @@ class FakeShim:
             return
         self.attached.add(frames)
         async for kind, payload in frames:
+            await self.started.wait()
             if message["stdin"] or kind is Type.RESIZE:
                 self.process.take(kind, payload)
         self.attached.discard(frames)
