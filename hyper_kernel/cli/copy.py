@@ -14,6 +14,7 @@ from hyper_kernel.cli.arguments import complete_live
 from hyper_kernel.client import Client
 from hyper_kernel.errors import NotFoundError, RequestError
 from hyper_kernel.host.tar import extract
+from hyper_kernel.sandbox.words import printable
 
 _GO_DIR = 1 << 31
 #: An archive larger than this waits on disk, not in memory, while it is sent.
@@ -46,6 +47,10 @@ def split_reference(text: str) -> tuple[str, str] | None:
 
 
 def _copy_out(client: Client, sandbox: str, path: str, target: str) -> None:
+    facts = client.stat_path(sandbox, path)
+    if facts and facts["linkTarget"]:
+        link = printable(facts["linkTarget"])
+        raise RequestError(f"{path} in {sandbox} is a link to {link}", hint="copy what it leads to")
     with client.get_archive(sandbox, path) as archive:
         if target == "-":
             while data := archive.read(_READ):

@@ -302,7 +302,7 @@ class FakeShim:
     async def _get(self, frames, message):
         source = self._path(message["path"])
         await frames.send(Type.OPENED)
-        if not source.exists():
+        if not os.path.lexists(source):
             await frames.send(Type.STDERR, f"no such file or directory: {message['path']}".encode())
             await frames.send(Type.EXIT, {"code": 1, "signal": None})
             return

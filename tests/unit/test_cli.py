@@ -133,6 +133,7 @@ def test_links_of_a_sandbox_stay_there(tmp_path):
     done = hyper("cp", "ada:/d", str(tmp_path))
     assert os.listdir(tmp_path / "d") == ["file"]
     assert "left out 1" in done.stderr
+    assert "is a link to /etc/passwd" in hyper("cp", "ada:/d/link", str(tmp_path), code=1).stderr
 
 
 def test_references():
