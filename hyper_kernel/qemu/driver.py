@@ -56,6 +56,7 @@ class QemuMachine:
         self._child = child
         self._console = console
         self._qmp = QMPClient("hyper")
+        self._cause = ""
         # SECURITY: of QEMU's events only this one is kept; some others a guest can cause without end.
         self._qmp.events.names = {"SHUTDOWN"}
 
@@ -79,15 +80,18 @@ class QemuMachine:
         """
         greeting = asyncio.create_task(self._qmp.connect(monitor))
         ended = asyncio.create_task(self._child.wait())
-        await asyncio.wait({greeting, ended}, timeout=_GREETING_S, return_when=asyncio.FIRST_COMPLETED)
-        if not greeting.done() or greeting.exception():
-            greeting.cancel()
-            await asyncio.gather(greeting, return_exceptions=True)
+        try:
+            await asyncio.wait({greeting, ended}, timeout=_GREETING_S, return_when=asyncio.FIRST_COMPLETED)
+            if greeting.done() and not greeting.exception():
+                return
             how = f"ended with {ended.result()}" if ended.done() else f"did not greet within {_GREETING_S:g} s"
-            ended.cancel()
             log.error("failed command: %s", self.command)
             raise HostError(f"QEMU {how}: {self._own_words()}", hint="run: hyper doctor")
-        ended.cancel()
+        finally:
+            # Awaited, also when we are cancelled: a disconnect beside a connect under way breaks the client.
+            greeting.cancel()
+            ended.cancel()
+            await asyncio.gather(greeting, ended, return_exceptions=True)
 
     async def plug_vsock(self, device: VsockDevice) -> None:
         """Hot-plug a vsock device, backed by our vhost-user backend or by the host's kernel."""
@@ -111,9 +115,11 @@ class QemuMachine:
         code = await self._child.wait()
         while self._qmp.runstate is Runstate.RUNNING:  # what QEMU said last may be still on its way
             await self._qmp.runstate_changed()
-        for event in self._qmp.events.clear():
+        for event in self._qmp.events.clear():  # kept for whoever else waits
             cause = str(cast("dict[str, Any]", event["data"])["reason"])
-            return _CAUSES.get(cause, cause)
+            self._cause = _CAUSES.get(cause, cause)
+        if self._cause:
+            return self._cause
         if code < 0:
             return f"QEMU was killed (signal {-code})"
         return f"QEMU failed (exit code {code}): {self._own_words()}"
