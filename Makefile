@@ -34,7 +34,7 @@ soak: setup ## an hour of starts, cells and stops; fails when anything is left b
 	@$(BIN)/python -m tests.performance.soak
 
 test-kvm: setup ## the hardware path (KVM, vhost-vsock) inside an emulated machine that has it
-	@$(BIN)/python -m tests.performance.kvm
+	@$(BIN)/python -m tests.kvm
 
 freeze: .venv/installed ## write the environment's pinned packages to .ci/requirements.txt
 	@{ head -n 1 .ci/requirements.txt; $(BIN)/pip freeze --exclude-editable; } > .venv/frozen
