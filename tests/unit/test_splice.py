@@ -128,7 +128,7 @@ def test_a_kernel_that_refuses_closes_the_clients_connection(tmp_path):
 def test_a_slow_client_holds_the_kernel_back(tmp_path):
     async def work(kernel, splice, info):
         loop = asyncio.get_running_loop()
-        reader, writer = await connect(info, "iopub")
+        _, writer = await connect(info, "iopub")
         _, guest = await kernel.dialled.get()
         sent = 0
         with pytest.raises(TimeoutError):
