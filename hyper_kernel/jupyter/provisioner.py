@@ -7,8 +7,9 @@ an event loop that stands still until the next (jupyter_client issue 959).
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
@@ -251,11 +252,20 @@ class HyperProvisioner(KernelProvisionerBase):
 async def _call(function: Callable[..., _T], *args: Any) -> _T:
     """Call the client in a thread of its own.
 
-    Not in the loop's own threads: the loop may be a copy that a forked process inherited, without them (nbclient in a
-    process pool).
+    Not in the loop's own threads: the loop may be a copy that a forked process inherited without them (nbclient in a
+    process pool), and pools start none for callbacks of ``atexit``, in which clients shut their kernels down.
     """
-    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="call to hyperd")
+    done: Future[_T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            done.set_result(function(*args))
+        except BaseException as exc:  # noqa: BLE001 - raised in whoever waits for it
+            done.set_exception(exc)
+
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
-    finally:
-        threads.shutdown(wait=False)
+        threading.Thread(target=work, name="call to hyperd", daemon=True).start()
+    except RuntimeError:
+        work()  # from 3.12 on, Python starts no thread when it ends; nobody else is waiting then
+    return await asyncio.wrap_future(done)

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -120,3 +122,19 @@ def test_a_forked_process_can_call_on_the_loop_it_inherited(provisioner):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+def test_a_program_that_ends_can_still_shut_its_kernel_down():
+    """As nbclient does, in a callback of atexit."""
+    code = (
+        "import asyncio, atexit\n"
+        "from types import SimpleNamespace\n"
+        "from jupyter_client.kernelspec import KernelSpec\n"
+        "from hyper_kernel.jupyter.provisioner import HyperProvisioner\n"
+        "made = HyperProvisioner(kernel_id='k', kernel_spec=KernelSpec(argv=['python3']))\n"
+        "made._client = SimpleNamespace(remove_kernel=lambda sandbox: print('removed', sandbox))\n"
+        "made._sandbox = 'abc'\n"
+        "atexit.register(lambda: asyncio.run(made.cleanup()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("removed abc\n", "")
