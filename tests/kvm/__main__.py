@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 
@@ -29,6 +30,7 @@ def main() -> int:
     asked = parser.parse_args()
     arguments = asked.arguments or (SMOKE if asked.smoke else ALL)
     deadline_s = asked.deadline or DEADLINES_S["smoke" if asked.smoke else "all"]
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that it cleans up behind it
     color = f"--color={'yes' if sys.stdout.isatty() else 'no'}"
     try:
         code = run(find_paths(), [color, *arguments], deadline_s)

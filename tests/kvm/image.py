@@ -75,10 +75,10 @@ def get_image(folder: Path, report: Report) -> OuterImage:
         packages = apt.find([next(name for name in meta.depends if name.startswith("linux-image-")), *PACKAGES])
         place = folder / f"image-{digest(suite, packages)}"
         if not place.exists():
+            remove_others(folder, place)
             check_space(folder, NEEDS, what="building the outer machine's root file system")
             with work_folder() as work:
                 build(place, work, suite, apt, packages, report)
-            remove_others(folder, place)
     return OuterImage(kernel=place / "vmlinuz", initrd=place / "initrd", root=place / "root.erofs")
 
 
@@ -133,8 +133,8 @@ def make_root(disk: Path, work: Path, suite: str, report: Report) -> None:
 
 
 def remove_others(folder: Path, place: Path) -> None:
-    """Images of older packages: each takes some hundred megabytes, and is needed no more."""
-    for path in folder.glob("image-*"):
+    """Images of older packages and what killed builds left: each takes some hundred megabytes."""
+    for path in (*folder.glob("image-*"), *folder.glob("building-*")):
         if path != place:
             shutil.rmtree(path)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from hyper_kernel.host.command import run_command
+from hyper_kernel.host.lock import hold_lock, try_lock
 from hyper_kernel.host.space import check_space
 from hyper_kernel.oci.store import Image
 from hyper_kernel.rootfs.debian import unpack
@@ -37,8 +38,9 @@ def open_job(folder: Path, guest: GuestFiles, image: Image, arguments: list[str]
     :param arguments: pytest's.
     :raise HostError: there is no room, or mkfs.erofs fails.
     """
+    remove_dead(folder)
     check_space(folder, NEEDS + image.size + image.disk.stat().st_size, what="making the job of the outer machine")
-    with tempfile.TemporaryDirectory(prefix="job-", dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix="job-", dir=folder) as work, hold_lock(Path(work) / "lock"):
         stage = Path(work) / "job"
         stage.mkdir()
         shutil.copy(Path(__file__).with_name("run.sh"), stage)
@@ -50,6 +52,14 @@ def open_job(folder: Path, guest: GuestFiles, image: Image, arguments: list[str]
         disk = Path(work) / "job.erofs"
         run_command(["mkfs.erofs", "--quiet", "--all-root", str(disk), str(stage)], hint="install erofs-utils")
         yield disk
+
+
+def remove_dead(folder: Path) -> None:
+    """Jobs of runs that were killed: each takes most of a gigabyte."""
+    for left in folder.glob("job-*"):
+        with try_lock(left / "lock") as is_dead:
+            if is_dead:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def add_code(code: Path) -> None:
