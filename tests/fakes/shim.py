@@ -249,8 +249,10 @@ class FakeShim:
 
     async def _attach(self, frames, message):
         await frames.send(Type.OPENED)
-        for kind, data in self.sent if message["backlog"] else ():
-            await frames.send(kind, data)
+        done = 0
+        while message["backlog"] and done < len(self.sent):  # more may come while this is sent
+            await frames.send(*self.sent[done])
+            done += 1
         if self.exit:
             await frames.send(Type.EXIT, self.exit)
             return
