@@ -129,7 +129,7 @@ class Keeper:
 
 
 def tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log, as the end of a message."""
+    """The last lines of a log, as the end of a message; without what a terminal would obey."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))

@@ -116,8 +116,6 @@ class Shim:
         reason = str(problem) or repr(problem)
         if hint := getattr(problem, "hint", ""):
             reason += f" ({hint})"
-        if self._guest and not isinstance(problem, RefusedError):
-            reason += f"\n--- the last of its console ---\n{self._guest.machine.console_tail()}"
         self._end(reason, problem.code if isinstance(problem, RefusedError) else _FAILED)
 
     async def _start(self, stack: AsyncExitStack) -> None:
