@@ -98,11 +98,11 @@ class SandboxSpec:
         :raise RequestError: an unknown key or a value outside its limits.
         """
         data = dict(data)
-        if process := data.pop("process", None):
+        if (process := data.pop("process", None)) is not None:
             data["process"] = _build(ProcessSpec, process)
-        if kernel := data.pop("kernel", None):
+        if (kernel := data.pop("kernel", None)) is not None:
             data["kernel"] = _build(KernelSpec, kernel)
-        if owner := data.pop("owner", None):
+        if (owner := data.pop("owner", None)) is not None:
             data["owner"] = _build(Owner, owner)
         spec: Self = _build(cls, data)
         return spec

@@ -52,8 +52,9 @@ from typing import Any
 
 VERSION = 1
 STREAM_PORT = 1024
-#: The five channels of a kernel are offered at these TCP ports of the guest's loopback.
-KERNEL_PORTS = {"shell": 57001, "iopub": 57002, "stdin": 57003, "control": 57004, "hb": 57005}
+#: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports, which
+#: dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).
+KERNEL_PORTS = {"shell": 27001, "iopub": 27002, "stdin": 27003, "control": 27004, "hb": 27005}
 #: Largest payload of one frame, in bytes; larger ones are a violation of the contract.
 MAX_PAYLOAD = 256 * 1024
 #: Data frames (STDIN, STDOUT, STDERR) carry at most this many bytes, so that frames of streams interleave.

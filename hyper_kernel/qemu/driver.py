@@ -84,6 +84,8 @@ class QemuMachine:
             await asyncio.wait({greeting, ended}, timeout=_GREETING_S, return_when=asyncio.FIRST_COMPLETED)
             if greeting.done() and not greeting.exception():
                 return
+            if greeting.done():  # its socket closed: it is about to have ended
+                await asyncio.wait({ended}, timeout=_COMMAND_S)
             how = f"ended with {ended.result()}" if ended.done() else f"did not greet within {_GREETING_S:g} s"
             log.error("failed command: %s", self.command)
             raise HostError(f"QEMU {how}: {self._own_words()}", hint="run: hyper doctor")

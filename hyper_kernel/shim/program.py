@@ -95,8 +95,11 @@ class Program:
 
     async def attach(self, frames: Frames, *, stdin: bool, backlog: bool) -> None:
         """Serve one client until it leaves or the program has ended."""
-        for kind, payload in self._output.pieces() if backlog else ():
-            await frames.send(kind, payload)
+        sent = 0
+        while backlog and (more := self._output.pieces()[sent:]):  # it goes on printing while we send
+            for kind, payload in more:
+                await frames.send(kind, payload)
+            sent += len(more)
         if self._exit is not None:
             await frames.send(Type.EXIT, self._exit)
             return
