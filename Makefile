@@ -30,9 +30,6 @@ outside: setup ## suites and clients that others wrote, against our kernels
 bench: setup ## how fast and how small, as ratios
 	@$(BIN)/python -m tests.performance.bench
 
-soak: setup ## an hour of starts, cells and stops; fails when anything is left behind
-	@$(BIN)/python -m tests.performance.soak
-
 test-kvm: setup ## the hardware path (KVM, vhost-vsock) inside an emulated machine that has it
 	@$(BIN)/python -m tests.kvm
 
@@ -45,7 +42,7 @@ clean: ## remove the environment and what was built in this folder
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: .ci/requirements.txt pyproject.toml | packages
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
@@ -53,4 +50,4 @@ clean: ## remove the environment and what was built in this folder
 packages:
 	@sh hyper_kernel/host/install_packages.sh
 
-.PHONY: help demo lab setup test check fix outside bench soak test-kvm freeze clean packages
+.PHONY: help demo lab setup test check fix outside bench test-kvm freeze clean packages
