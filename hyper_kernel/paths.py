@@ -32,6 +32,11 @@ class Paths:
         return self.data / "images"
 
     @property
+    def tier(self) -> Path:
+        """What was found of this host's isolation."""
+        return self.data / "tier.json"
+
+    @property
     def sandboxes(self) -> Path:
         """A folder per sandbox: record, console, logs. Lives until the sandbox is removed."""
         return self.state / "sandboxes"

@@ -1,5 +1,6 @@
 """``hyper setup``: make all that sandboxes start from, showing what is going on."""
 
+import asyncio
 import signal
 import sys
 import time
@@ -16,9 +17,10 @@ from hyper_kernel.host.packages import check_packages
 from hyper_kernel.jupyter import kernelspec
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, find_paths
-from hyper_kernel.rootfs.guest import build_guest
+from hyper_kernel.rootfs.guest import build_guest, get_guest
 from hyper_kernel.rootfs.image import build_image, check_kernel
 from hyper_kernel.rootfs.recipe import find_recipes, read_recipe
+from hyper_kernel.sandbox.plan import find_tier
 
 _MIB = 1 << 20
 
@@ -64,6 +66,12 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
             f"{files.version}, {_size(sum(path.stat().st_size for path in (files.kernel, files.initrd, files.system)))}"
         )
 
+    def isolation(report: Report) -> str:
+        if not paths.tier.exists():
+            report("booting a machine to see what the processor offers")
+        verdict = asyncio.run(find_tier(paths, get_guest(paths)))
+        return f"{verdict.tier} ({verdict.reason})"
+
     def image(report: Report) -> str:
         built = build_image(ImageStore(paths.images), read_recipe(find_recipes() / "python"), report, refresh=refresh)
         return f"{built.names[0]}, {_size(built.size)}"
@@ -82,6 +90,7 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
     return [
         Step(title="Debian packages", run=host),
         Step(title="guest kernel and system image", run=guest),
+        Step(title="isolation", run=isolation),
         Step(title="base image", run=image),
         Step(title="disk of the base image", run=disk),
         Step(title="Jupyter kernelspec", run=spec),

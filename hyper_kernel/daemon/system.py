@@ -40,7 +40,7 @@ class TierFacts:
 def read_tier(paths: Paths) -> TierFacts:
     """The verdict that the probe (``qemu.accel``) has left on disk."""
     try:
-        data = json.loads((paths.data / "tier.json").read_text())
+        data = json.loads(paths.tier.read_text())
         return TierFacts(tier=str(data["tier"]), reason=str(data["reason"]))
     except (OSError, ValueError, KeyError, TypeError):
         return TierFacts(tier="unknown", reason="found out when the first sandbox starts")

@@ -72,7 +72,7 @@ def _device(name: str, path: Path, why: str, mend: str) -> Fact:
 def _tier(paths: Paths) -> Fact:
     why = "how strong the isolation is"
     try:
-        data = json.loads((paths.data / "tier.json").read_text())
+        data = json.loads(paths.tier.read_text())
         return Fact(name="isolation", found=f"{data['tier']}: {data['reason']}", why=why)
     except (OSError, ValueError, KeyError, TypeError):
         return Fact(name="isolation", found="not tried yet", why=why, mend="the first start of a sandbox tries it")

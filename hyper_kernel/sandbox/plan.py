@@ -8,8 +8,8 @@ from hyper_kernel.hypervisor import MachineConfig
 from hyper_kernel.oci.layout import ImageConfig
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths
-from hyper_kernel.qemu.accel import probe_tier
-from hyper_kernel.rootfs.guest import get_guest
+from hyper_kernel.qemu.accel import Verdict, probe_tier
+from hyper_kernel.rootfs.guest import GuestFiles, get_guest
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.spec import ProcessSpec
 
@@ -36,7 +36,7 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
     store = ImageStore(paths.images)
     image = store.get(record.image_id)
     disk = store.get_disk(image)
-    verdict = await probe_tier(paths.data / "tier.json", guest.kernel, guest.initrd, guest.cmdline)
+    verdict = await find_tier(paths, guest)
     spec = record.spec
     return Plan(
         machine=MachineConfig(
@@ -55,6 +55,14 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
         image={"env": list(image.config.env), "user": image.config.user, "cwd": image.config.cwd},
         program={} if spec.kernel else plan_program(spec.process, image.config),
     )
+
+
+async def find_tier(paths: Paths, guest: GuestFiles) -> Verdict:
+    """How strongly this host isolates: as remembered, or found now by booting a guest, which takes seconds.
+
+    :raise HostError: QEMU is not installed.
+    """
+    return await probe_tier(paths.tier, guest.kernel, guest.initrd, guest.cmdline)
 
 
 def plan_program(process: ProcessSpec, image: ImageConfig) -> dict[str, Any]:
