@@ -4,55 +4,74 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 USER = "hyper-tester"
-HYPER = Path(sys.executable).parent / "hyper"
+ROOT = Path(__file__).parents[2]
+HYPER = ("-c", "from hyper_kernel.cli.main import main; main()")
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user runs every other test as one")
 
 
-@pytest.fixture
-def user(shared_data, tmp_path_factory):
-    """Run commands as a fresh ordinary user whose HYPER_HOME holds a copy of the images."""
+@pytest.fixture(scope="module")
+def account(shared_data):
+    """A fresh ordinary user with an installation and images of their own; nothing of root's is reachable for them."""
     subprocess.run(["useradd", "--create-home", USER], check=True)
     entry = pwd.getpwnam(USER)
     home = Path(entry.pw_dir)
-    env = {"HOME": str(home), "PATH": os.environ["PATH"], "HYPER_HOME": str(home / "hyper"), "LANG": "C.UTF-8"}
-
-    def run(*command, **options):
-        words = ["setpriv", "--reuid", USER, "--regid", str(entry.pw_gid), "--init-groups", *map(str, command)]
-        return subprocess.run(words, env=env, cwd=home, capture_output=True, text=True, timeout=200, **options)
-
     try:
         shutil.copytree(shared_data, home / "hyper/data", symlinks=True)
-        subprocess.run(["chown", "-R", f"{USER}:", home / "hyper"], check=True)
-        assert run("test", "-x", HYPER).returncode == 0, f"an ordinary user cannot reach {HYPER}: use another folder"
-        yield run
-        run(HYPER, "daemon", "stop")
-        # Z: ended, and waiting for init to reap it.
-        living = subprocess.run(["pgrep", "-u", USER, "-r", "D,R,S,T", "-l"], capture_output=True, text=True)
-        assert living.stdout == ""
+        install(home)
+        subprocess.run(["chown", "-R", f"{USER}:", home], check=True)
+        yield entry
     finally:
         subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
 
 
+def install(home: Path) -> None:
+    """The project and what it needs, copied: this environment and its Python may lie in root's own home."""
+    shutil.copytree(sysconfig.get_path("purelib"), home / "lib")
+    for package in ("hyper_kernel", "guest"):
+        shutil.copytree(ROOT / package, home / "lib" / package)
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", home / "venv"], check=True)
+    (site,) = (home / "venv/lib").glob("python3*/site-packages")
+    (site / "base.pth").write_text(f"{home}/lib\n")
+
+
+@pytest.fixture
+def user(account):
+    """Run Python as the user."""
+    home = Path(account.pw_dir)
+    env = {"HOME": str(home), "PATH": "/usr/bin:/bin:/usr/sbin", "HYPER_HOME": str(home / "hyper"), "LANG": "C.UTF-8"}
+
+    def run(*arguments):
+        words = ["setpriv", "--reuid", USER, "--regid", str(account.pw_gid), "--init-groups"]
+        command = [*words, home / "venv/bin/python", *arguments]
+        return subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=200)
+
+    yield run
+    run(*HYPER, "daemon", "stop")
+    # Z: ended, and waiting for init to reap it.
+    living = subprocess.run(["pgrep", "-u", USER, "-r", "D,R,S,T", "-l"], capture_output=True, text=True)
+    assert living.stdout == ""
+
+
 def test_a_program_runs_and_nothing_is_left(user):
-    done = user(HYPER, "run", "--rm", "hyper/python", "sh", "-c", "id -u; uname -r")
+    done = user(*HYPER, "run", "--rm", "hyper/python", "sh", "-c", "id -u; uname -r")
     assert done.returncode == 0, done.stderr
     uid, release = done.stdout.split()
     assert uid == "0"
     assert release != os.uname().release
-    assert user(HYPER, "ps", "-aq").stdout == ""
+    assert user(*HYPER, "ps", "-aq").stdout == ""
 
 
 def test_root_cannot_be_mistaken_for_the_user(user):
     """Sockets of the user's are theirs alone; hyperd answers nobody else but root."""
-    assert user(HYPER, "ps").returncode == 0
-    socket = user(HYPER, "daemon", "socket").stdout.strip().removeprefix("unix://")
+    assert user(*HYPER, "ps").returncode == 0
+    socket = user(*HYPER, "daemon", "socket").stdout.strip().removeprefix("unix://")
     assert os.stat(socket).st_uid == pwd.getpwnam(USER).pw_uid
     assert os.stat(socket).st_mode & 0o077 == 0
     denied = subprocess.run(["setpriv", "--reuid", "65534", "--clear-groups", "ls", socket], capture_output=True)
@@ -67,6 +86,6 @@ def test_a_kernel_runs(user):
         "reply = client.execute_interactive('print(6 * 7)', timeout=60)\n"
         "client.stop_channels(); manager.shutdown_kernel()\n"
     )
-    done = user(sys.executable, "-c", code)
+    done = user("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "42"
