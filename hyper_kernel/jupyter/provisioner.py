@@ -163,12 +163,16 @@ class HyperProvisioner(KernelProvisionerBase):
         return recommended + 20.0
 
     def resolve_path(self, path: str) -> str | None:
-        """The host's file for a path of the guest's copy of the notebook's folder; None outside it."""
-        # SECURITY: the guest names the path; the answer is always inside the folder, whatever it says.
+        """The host's file for a path of the guest's copy of the notebook's folder; None outside it, and where the host
+        has no such file.
+        """
+        # SECURITY: the guest names the path; the answer is always inside the folder, whatever it says and links say.
         guest = PurePosixPath(os.path.normpath(PurePosixPath("/work") / path))
         if not self._folder or not guest.is_relative_to("/work"):
             return None
-        return str(Path(self._folder) / guest.relative_to("/work"))
+        host = Path(self._folder) / guest.relative_to("/work")
+        inside = host.resolve().is_relative_to(Path(self._folder).resolve())
+        return str(host) if inside and host.exists() else None
 
     def _manager(self) -> Any:
         assert self.parent is not None  # the factory always gives the KernelManager

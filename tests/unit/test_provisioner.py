@@ -46,16 +46,25 @@ def test_only_named_variables_enter_the_guest():
 @pytest.mark.parametrize(
     ("path", "host"),
     [
-        ("/work/a.py", "/home/ada/notebooks/a.py"),
-        ("sub/a.py", "/home/ada/notebooks/sub/a.py"),
+        ("/work/a.py", "a.py"),
+        ("sub/a.py", "sub/a.py"),
+        ("sub/../a.py", "a.py"),
+        ("missing.py", None),
+        ("link.py", None),
         ("/work/../etc/shadow", None),
         ("../../etc/shadow", None),
+        ("/etc/passwd", None),
         ("/tmp/ipykernel_1/1.py", None),
         ("/workshop/a", None),
     ],
 )
-def test_paths_of_the_guest_resolve_inside_the_folder_only(provisioner, path, host):
-    assert provisioner.resolve_path(path) == host
+def test_paths_of_the_guest_resolve_to_files_inside_the_folder_only(provisioner, tmp_path, path, host):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.py", "sub/a.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "link.py").symlink_to("/etc/passwd")
+    provisioner._folder = str(tmp_path)
+    assert provisioner.resolve_path(path) == (host and str(tmp_path / host))
 
 
 def test_signals_to_a_kernel_that_is_gone_raise_nothing(provisioner):
