@@ -31,6 +31,19 @@ class MachineConfig:
     disks: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ram:
+    """Where a machine's memory comes from.
+
+    :ivar fd: a memfd of the machine's size. Without a state it is the memory, and stays when the machine has gone;
+        with one it is only read, and what the machine writes is its own.
+    :ivar state: the saved state that belongs to the memory; the machine starts there, paused, not at power-on.
+    """
+
+    fd: int
+    state: Path | None = None
+
+
 class VsockDevice(Protocol):
     """What a driver needs to plug in a vsock device."""
 
@@ -65,6 +78,15 @@ class Machine(Protocol):
     async def plug_vsock(self, device: VsockDevice) -> None:
         """Hot-plug the device. :raise HostError: the hypervisor refuses."""
 
+    async def unplug_vsock(self) -> None:
+        """Take the device away, waiting for the guest to let go. :raise HostError: it does not, or is refused."""
+
+    async def save(self, state: Path) -> None:
+        """Stop the machine and save its state without the memory, which stays in its :class:`Ram`.
+
+        :raise HostError: the hypervisor refuses, or the disk does.
+        """
+
     async def resume(self) -> None:
         """Let the guest's processors run. :raise HostError: the hypervisor refuses."""
 
@@ -78,10 +100,16 @@ class Machine(Protocol):
 class Hypervisor(Protocol):
     """Starts machines."""
 
-    def start(self, config: MachineConfig, folder: Path) -> AbstractAsyncContextManager[Machine]:
+    def build(self) -> str:
+        """Which build of the hypervisor this is. :raise HostError: it is not installed."""
+
+    def start(
+        self, config: MachineConfig, folder: Path, ram: Ram | None = None
+    ) -> AbstractAsyncContextManager[Machine]:
         """A machine that is loaded but does not run yet; leaving the context kills it and leaves nothing.
 
         :param config: what is wanted.
         :param folder: where ``console.log`` goes.
+        :param ram: its memory; None: fresh memory of its own.
         :raise HostError: it does not start; the message holds its own words.
         """

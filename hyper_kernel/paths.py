@@ -32,6 +32,11 @@ class Paths:
         return self.data / "images"
 
     @property
+    def templates(self) -> Path:
+        """Saved machines that others start from."""
+        return self.data / "templates"
+
+    @property
     def tier(self) -> Path:
         """What was found of this host's isolation."""
         return self.data / "tier.json"

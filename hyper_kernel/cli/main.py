@@ -39,6 +39,7 @@ _COMMANDS = {
     "cp": Place("copy", "cp"),
     "images": Place("images", "images"),
     "rmi": Place("images", "rmi"),
+    "template": Place("template", "app"),
     "events": Place("sandboxes", "events"),
     "kernelspec": Place("kernelspec", "app"),
     "daemon": Place("daemon", "app"),

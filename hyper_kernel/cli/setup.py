@@ -13,14 +13,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hyper_kernel.cli.template import bake_for
 from hyper_kernel.host.packages import check_packages
 from hyper_kernel.jupyter import kernelspec
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, find_paths
 from hyper_kernel.rootfs.guest import build_guest, get_guest
 from hyper_kernel.rootfs.image import build_image, check_kernel
 from hyper_kernel.rootfs.recipe import find_recipes, read_recipe
 from hyper_kernel.sandbox.plan import find_tier
+from hyper_kernel.spec import DEFAULT_IMAGE
 
 _MIB = 1 << 20
 
@@ -84,6 +87,11 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
         kernel = check_kernel(store, built)
         return f"{_size(built.disk.stat().st_size)}, kernel {kernel}"
 
+    def template(report: Report) -> str:
+        built = ImageStore(paths.images).get(DEFAULT_IMAGE)
+        baked = asyncio.run(bake_for(paths, built, DEFAULT_MEMORY_MIB, DEFAULT_CPUS, report))
+        return f"{baked.key[:12]}, {_size(baked.memory_bytes)}"
+
     def spec(report: Report) -> str:
         return str(kernelspec.install())
 
@@ -93,6 +101,7 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
         Step(title="isolation", run=isolation),
         Step(title="base image", run=image),
         Step(title="disk of the base image", run=disk),
+        Step(title="template", run=template),
         Step(title="Jupyter kernelspec", run=spec),
     ]
 

@@ -26,12 +26,15 @@ class Inherited:
     memory: int
 
 
-def argv(config: MachineConfig, fds: Inherited) -> list[str]:
-    """The command line of a machine that starts paused."""
-    return [word for option in _options(config, fds) for word in option]
+def argv(config: MachineConfig, fds: Inherited, *, restored: bool = False) -> list[str]:
+    """The command line of a machine that starts paused.
+
+    :param restored: it takes a saved state and the memory that belongs to it, of which it changes only a copy.
+    """
+    return [word for option in _options(config, fds, restored) for word in option]
 
 
-def _options(config: MachineConfig, fds: Inherited) -> Iterator[tuple[str, ...]]:
+def _options(config: MachineConfig, fds: Inherited, restored: bool) -> Iterator[tuple[str, ...]]:
     yield (BINARY,)
     yield "-name", config.name
     yield "-machine", _MACHINE
@@ -42,7 +45,8 @@ def _options(config: MachineConfig, fds: Inherited) -> Iterator[tuple[str, ...]]
     # A file, not memory-backend-memfd: x-ignore-shared leaves those out since QEMU 8.1.
     yield (
         "-object",
-        f"memory-backend-file,id=ram0,size={config.memory_mib}M,mem-path=/proc/self/fd/{fds.memory},share=on",
+        f"memory-backend-file,id=ram0,size={config.memory_mib}M,mem-path=/proc/self/fd/{fds.memory},"
+        f"share={'off' if restored else 'on'}",
     )
     yield ("-nodefaults",)
     yield ("-no-user-config",)
@@ -65,9 +69,13 @@ def _options(config: MachineConfig, fds: Inherited) -> Iterator[tuple[str, ...]]
         )
         yield "-device", f"virtio-blk-pci,drive={node},addr={number + 4:#x}"
     yield "-device", "vmgenid,guid=auto"
-    yield "-kernel", str(config.kernel)
-    yield "-initrd", str(config.initrd)
-    yield "-append", config.cmdline
+    if restored:
+        # No kernel: the memory holds it, and leaving it out saves QEMU's copy of the file.
+        yield "-incoming", "defer"
+    else:
+        yield "-kernel", str(config.kernel)
+        yield "-initrd", str(config.initrd)
+        yield "-append", config.cmdline
     yield ("-S",)
 
 

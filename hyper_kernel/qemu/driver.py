@@ -3,19 +3,21 @@
 import asyncio
 import logging
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 
 from hyper_kernel.errors import HostError
 from hyper_kernel.host.console import Console
+from hyper_kernel.host.memory import open_memory
 from hyper_kernel.host.process import Child
-from hyper_kernel.hypervisor import MachineConfig, VsockDevice
-from hyper_kernel.qemu.argv import Inherited, argv
+from hyper_kernel.hypervisor import MachineConfig, Ram, VsockDevice
+from hyper_kernel.qemu.argv import BINARY, Inherited, argv
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ _GREETING_S = 20.0
 _COMMAND_S = 20.0
 #: What a clean end is called: the reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
 POWERED_OFF = "powered off"
+_EVENTS = {"capability": "events", "state": True}
 _CAUSES = {
     "guest-shutdown": POWERED_OFF,
     "guest-reset": "guest panic or reboot",
@@ -36,16 +39,30 @@ _CAUSES = {
 class Qemu:
     """The QEMU driver of :class:`hyper_kernel.hypervisor.Hypervisor`."""
 
+    def build(self) -> str:
+        """Which build of QEMU this host has: its path, size and time of change.
+
+        :raise HostError: it is not installed.
+        """
+        binary = shutil.which(BINARY)
+        if binary is None:
+            raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
+        facts = Path(binary).stat()
+        return f"{binary} {facts.st_size} {facts.st_mtime_ns}"
+
     @asynccontextmanager
-    async def start(self, config: MachineConfig, folder: Path) -> AsyncIterator["QemuMachine"]:
+    async def start(self, config: MachineConfig, folder: Path, ram: Ram | None = None) -> AsyncIterator["QemuMachine"]:
         """A paused machine; see :class:`hyper_kernel.hypervisor.Hypervisor`."""
         async with AsyncExitStack() as stack:
             console = stack.enter_context(Console(folder / "console.log"))
-            child, monitor = _spawn(config, console)
+            with open_memory(config.memory_mib) if ram is None else nullcontext(ram.fd) as memory:
+                child, monitor = _spawn(config, console, memory, restored=bool(ram and ram.state))
             stack.push_async_callback(child.kill)
             machine = QemuMachine(child, console)
             stack.push_async_callback(machine.disconnect)
             await machine.connect(monitor)
+            if ram and ram.state:
+                await machine.restore(ram.state)
             yield machine
 
 
@@ -57,6 +74,7 @@ class QemuMachine:
         self._console = console
         self._qmp = QMPClient("hyper")
         self._cause = ""
+        self._has_chardev = False
         # SECURITY: of QEMU's events only this one is kept; some others a guest can cause without end.
         self._qmp.events.names = {"SHUTDOWN"}
 
@@ -103,10 +121,30 @@ class QemuMachine:
             address = {"type": "fd", "data": {"str": "vsock"}}
             backend = {"type": "socket", "data": {"addr": address, "server": False}}
             await self._execute("chardev-add", {"id": "vsock", "backend": backend})
+            self._has_chardev = True
             await self._execute("device_add", options | {"chardev": "vsock"})
         else:
             await self._execute("device_add", options | {"vhostfd": "vsock", "guest-cid": device.cid})
         device.let_go()
+
+    async def unplug_vsock(self) -> None:
+        """Take the device away; its back end can then be replaced."""
+        async with self._expecting("DEVICE_DELETED") as events:
+            await self._execute("device_del", {"id": "vsock0"})
+            await events.get()
+        if self._has_chardev:
+            await self._execute("chardev-remove", {"id": "vsock"})
+            self._has_chardev = False
+
+    async def save(self, state: Path) -> None:
+        """Stop, and save all but the memory."""
+        await self._execute("stop")
+        await self._transfer("migrate", state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    async def restore(self, state: Path) -> None:
+        """Take a saved state in; the machine is then paused."""
+        # A descriptor of its own: a copy would share the offset with other machines that restore at once.
+        await self._transfer("migrate-incoming", state, os.O_RDONLY)
 
     async def resume(self) -> None:
         """Let the guest run."""
@@ -135,6 +173,30 @@ class QemuMachine:
         with _quiet():
             await self._qmp.disconnect()
 
+    async def _transfer(self, command: str, state: Path, flags: int) -> None:
+        capability = {"capability": "x-ignore-shared", "state": True}
+        await self._execute("migrate-set-capabilities", {"capabilities": [capability, _EVENTS]})
+        fd = os.open(state, flags | os.O_CLOEXEC, 0o600)
+        try:
+            await self._give_fd("state", fd)
+        finally:
+            os.close(fd)
+        async with self._expecting("MIGRATION") as events:
+            await self._execute(command, {"uri": "fd:state"})
+            while (status := cast("dict[str, Any]", (await events.get())["data"])["status"]) != "completed":
+                if status == "failed":
+                    raise HostError(f"QEMU's {command} failed: {self._own_words()}")
+
+    @asynccontextmanager
+    async def _expecting(self, name: str) -> AsyncIterator[EventListener]:
+        """Events of one name, from before the command that causes them; the whole within one deadline."""
+        try:
+            with self._qmp.listener(name) as events:
+                async with asyncio.timeout(_COMMAND_S):
+                    yield events
+        except TimeoutError as exc:
+            raise HostError(f"QEMU did not report {name} within {_COMMAND_S:g} s: {self._own_words()}") from exc
+
     async def _give_fd(self, name: str, fd: int) -> None:
         self._qmp.send_fd_scm(fd)
         await self._execute("getfd", {"fdname": name})
@@ -155,35 +217,20 @@ class QemuMachine:
         return self._console.tail(5) or "it said nothing"
 
 
-def _spawn(config: MachineConfig, console: Console) -> tuple[Child, socket.socket]:
+def _spawn(config: MachineConfig, console: Console, memory: int, *, restored: bool) -> tuple[Child, socket.socket]:
     """Start QEMU; return it and our end of its monitor."""
     ours, theirs = socket.socketpair()
-    with theirs, open_memory(config.memory_mib) as memory:
+    with theirs:
         fds = Inherited(qmp=theirs.fileno(), console=console.guest_fd, memory=memory)
+        words = argv(config, fds, restored=restored)
         try:
-            child = Child(argv(config, fds), output=console.host_fd, pass_fds=(fds.qmp, fds.console, fds.memory))
+            child = Child(words, output=console.host_fd, pass_fds=(fds.qmp, fds.console, fds.memory))
         except BaseException:
             ours.close()
             raise
     console.close_far_sides()
     ours.setblocking(False)
     return child, ours
-
-
-@contextmanager
-def open_memory(memory_mib: int) -> Iterator[int]:
-    """A memfd for a guest's memory; QEMU re-opens it by /proc/self/fd.
-
-    :raise HostError: the host refuses that much.
-    """
-    fd = os.memfd_create("hyper-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, memory_mib << 20)
-        yield fd
-    except OSError as exc:
-        raise HostError(f"the host refuses {memory_mib} MiB of memory: {exc}", hint="ask for less --memory") from exc
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 from hyper_kernel.errors import RequestError
 from hyper_kernel.hypervisor import MachineConfig
 from hyper_kernel.oci.layout import ImageConfig
-from hyper_kernel.oci.store import ImageStore
+from hyper_kernel.oci.store import Image, ImageStore
 from hyper_kernel.paths import Paths
 from hyper_kernel.qemu.accel import Verdict, probe_tier
 from hyper_kernel.rootfs.guest import GuestFiles, get_guest
@@ -32,28 +32,33 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
     :raise NotFoundError: there is no such image.
     :raise RequestError: nothing says what to run.
     """
-    guest = get_guest(paths)
-    store = ImageStore(paths.images)
-    image = store.get(record.image_id)
-    disk = store.get_disk(image)
-    verdict = await find_tier(paths, guest)
-    spec = record.spec
+    image, spec = ImageStore(paths.images).get(record.image_id), record.spec
     return Plan(
-        machine=MachineConfig(
-            name=f"hyper-{record.id[:12]}",
-            tier=verdict.tier,
-            memory_mib=spec.memory_mib,
-            cpus=spec.cpus,
-            kernel=guest.kernel,
-            initrd=guest.initrd,
-            cmdline=guest.cmdline,
-            disks=(guest.system, disk),
-        ),
+        machine=await plan_boot(paths, image, memory_mib=spec.memory_mib, cpus=spec.cpus, name=record.id[:12]),
         hostname=spec.hostname or record.id[:12],
         # Half of the memory, as tmpfs does by itself: the rest is the program's.
         scratch_mib=spec.memory_mib // 2,
         image={"env": list(image.config.env), "user": image.config.user, "cwd": image.config.cwd},
         program={} if spec.kernel else plan_program(spec.process, image.config),
+    )
+
+
+async def plan_boot(paths: Paths, image: Image, *, memory_mib: int, cpus: int, name: str) -> MachineConfig:
+    """The machine for an image.
+
+    :raise HostError: the guest's files or the image's disk are missing; says what to run.
+    """
+    guest = get_guest(paths)
+    verdict = await find_tier(paths, guest)
+    return MachineConfig(
+        name=f"hyper-{name}",
+        tier=verdict.tier,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        kernel=guest.kernel,
+        initrd=guest.initrd,
+        cmdline=guest.cmdline,
+        disks=(guest.system, ImageStore(paths.images).get_disk(image)),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from hyper_kernel.agent.agent import Agent
 from hyper_kernel.errors import GuestError, HostError, HyperError
-from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig
+from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig, Ram
 from hyper_kernel.limits import BOOT_DEADLINE_S
 from hyper_kernel.vsock.end import VsockEnd
 
@@ -50,15 +50,20 @@ class ColdSource:
     """
 
     def __init__(self, hypervisor: Hypervisor, open_end: Callable[[], AbstractAsyncContextManager[VsockEnd]]) -> None:
-        self._hypervisor = hypervisor
+        self.hypervisor = hypervisor
         self._open_end = open_end
 
     @asynccontextmanager
-    async def start(self, config: MachineConfig, folder: Path, on_event: OnEvent) -> AsyncIterator[Guest]:
-        """See :class:`Source`."""
+    async def start(
+        self, config: MachineConfig, folder: Path, on_event: OnEvent, ram: Ram | None = None
+    ) -> AsyncIterator[Guest]:
+        """See :class:`Source`.
+
+        :param ram: memory to use, or memory and state to go on from instead of power-on.
+        """
         async with AsyncExitStack() as stack:
             end = await stack.enter_async_context(self._open_end())
-            machine = await stack.enter_async_context(self._hypervisor.start(config, folder))
+            machine = await stack.enter_async_context(self.hypervisor.start(config, folder, ram))
             end.attach(machine.pid)
             await machine.plug_vsock(end.device())
             await machine.resume()

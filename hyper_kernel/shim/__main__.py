@@ -14,6 +14,8 @@ from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.shim.shim import Shim
+from hyper_kernel.template.source import TemplateSource
+from hyper_kernel.template.store import TemplateStore
 from hyper_kernel.vsock.probe import open_end
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,8 @@ async def _run_shim(sandbox_id: str) -> None:
     )
     try:
         record = Record.load(folder).changed(shim_pid=os.getpid())
-        await Shim(paths, record, ColdSource(Qemu(), open_end)).run()
+        source = TemplateSource(ColdSource(Qemu(), open_end), TemplateStore(paths.templates))
+        await Shim(paths, record, source).run()
     except HyperError:
         log.exception("the shim failed")
         raise

@@ -19,6 +19,7 @@ FLOORS = {
     9: {"client"},
     8: {"daemon"},
     7: {"shim"},
+    6: {"template"},
     5: {"sandbox"},
     4: {"rootfs", "agent", "channels"},
     3: {"qemu", "vsock", "oci"},

@@ -1,0 +1,1 @@
+"""Templates: booted, paused, saved machines that clones start from."""
