@@ -34,6 +34,7 @@ class Kernel:
         self._agent = agent
         self._channels = channels
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.Event()
         self.splice = Splice(self._dial)
 
     async def start(self, spec: KernelSpec) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Kernel:
         """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
         if not self._exit.done():
             self._exit.set_result(code)
+        self._listening.clear()
         await self.splice.drop_connections()
 
     async def signal(self, number: int) -> None:
@@ -93,18 +95,26 @@ class Kernel:
 
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).
-        listening = asyncio.create_task(self._dial("hb"))
+        listening = asyncio.create_task(self._connect("hb"))
         racing: list[asyncio.Future[Any]] = [listening, self._exit]
         try:
             await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
             if self._exit.done():
                 raise GuestError(f"the kernel ended while it started (exit code {self._exit.result()})")
             listening.result().close()
+            self._listening.set()
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
     async def _dial(self, channel: str) -> socket.socket:
+        """A client's connection; called by the splice, and at once by all clients of a kernel that starts again."""
+        # In the guest, waiting means asking again and again: one that asks is enough, for all take from its processor.
+        async with asyncio.timeout(_KERNEL_WAIT_S):
+            await self._listening.wait()
+        return await self._connect(channel)
+
+    async def _connect(self, channel: str) -> socket.socket:
         return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=_KERNEL_WAIT_S)
 
 
