@@ -33,9 +33,10 @@ def account(shared_data):
 
 def install(home: Path) -> None:
     """The project and what it needs, copied: this environment and its Python may lie in root's own home."""
-    shutil.copytree(sysconfig.get_path("purelib"), home / "lib")
+    # An editable install keeps copies of guest/ and images/ there, as they were when it was made.
+    shutil.copytree(sysconfig.get_path("purelib"), home / "lib", ignore=shutil.ignore_patterns("hyper_kernel"))
     for package in ("hyper_kernel", "guest"):
-        shutil.copytree(ROOT / package, home / "lib" / package, dirs_exist_ok=True)
+        shutil.copytree(ROOT / package, home / "lib" / package)
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", home / "venv"], check=True)
     (site,) = (home / "venv/lib").glob("python3*/site-packages")
     (site / "base.pth").write_text(f"{home}/lib\n")
