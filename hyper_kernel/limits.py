@@ -18,6 +18,15 @@ MAX_LOG = 64 << 20
 #: What may be copied of a notebook's folder into a sandbox.
 MAX_COPY_BYTES = 128 << 20
 MAX_COPY_FILES = 10_000
+#: Sandboxes of one user that may live at once.
+MAX_LIVE = 1000
+#: Starts under way at once for each usable processor; more would only make each other slower.
+STARTS_PER_CPU = 2
+#: What a sandbox takes of the host's memory until its program runs, in bytes; guests touch the rest later, or never.
+FIRST_BYTES = 96 << 20
+#: What a start leaves free of the host's memory, and of a cgroup's: this, or a twentieth where that is more; on small
+#: hosts no more than a quarter.
+RESERVE_BYTES = 1 << 30
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

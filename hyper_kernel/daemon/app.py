@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from hyper_kernel import __version__
+from hyper_kernel.daemon.admission import Admission
 from hyper_kernel.daemon.archive import Archive
 from hyper_kernel.daemon.attach import Attach
 from hyper_kernel.daemon.containers import Containers
@@ -39,10 +40,12 @@ async def run(
     *,
     idle_exit_s: float = IDLE_EXIT_S,
     on_ready: Callable[[], None] = lambda: None,
+    admission: Admission | None = None,
 ) -> None:
     """Be hyperd until asked to stop (a request, SIGTERM, SIGINT) or idle for ``idle_exit_s``.
 
     :param on_ready: called once connections are taken.
+    :param admission: what every start has to pass; this host's where it is left out.
     :raise BusyError: another hyperd serves this user.
     :raise HostError: the socket cannot be made.
     """
@@ -55,7 +58,7 @@ async def run(
         (paths.run / "hyperd.lock").write_text(f"{os.getpid()}\n")
         sock = listen(paths)
         try:
-            await _serve(paths, nursery, images, sock, idle_exit_s, on_ready)
+            await _serve(paths, nursery, images, admission or Admission(), sock, idle_exit_s, on_ready)
         finally:
             paths.socket.unlink(missing_ok=True)
             sock.close()
@@ -87,6 +90,7 @@ async def _serve(
     paths: Paths,
     nursery: Nursery,
     images: ImageStore,
+    admission: Admission,
     sock: socket.socket,
     idle_exit_s: float,
     on_ready: Callable[[], None],
@@ -97,7 +101,7 @@ async def _serve(
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: a test's
             loop.add_signal_handler(number, stopping.set)
     events = Events()
-    sandboxes = Sandboxes(paths, nursery, images, events)
+    sandboxes = Sandboxes(paths, nursery, images, events, admission)
     server = Server(make_routes(paths, sandboxes, images, events, stopping.set))
     warming = asyncio.create_task(nursery.start())
     try:

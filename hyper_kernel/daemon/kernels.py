@@ -9,7 +9,7 @@ from hyper_kernel.daemon.docker_json import public_record
 from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
-from hyper_kernel.errors import HyperError, NotFoundError, RequestError
+from hyper_kernel.errors import GuestError, NotFoundError, RequestError
 from hyper_kernel.limits import BOOT_DEADLINE_S
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.spec import SandboxSpec
@@ -68,7 +68,7 @@ class Kernels:
         try:
             await self._sandboxes.start(box)
         except BaseException as exc:
-            if isinstance(exc, HyperError):
+            if isinstance(exc, GuestError):
                 exc.hint = "see what this machine lacks with: hyper doctor"  # the console's file goes with the sandbox
             await asyncio.shield(asyncio.ensure_future(self._sandboxes.remove(box, force=True)))
             raise
@@ -86,7 +86,9 @@ class Kernels:
             raise RequestError("kernel is not an object")
         spec = _spec({"kernel": data}) if data else box.record.spec
         assert spec.kernel is not None  # _box and the line above see to it
-        connection = await box.request("kernel.start", kernel=asdict(spec.kernel), deadline_s=BOOT_DEADLINE_S)
+        turn = await self._sandboxes.admission.wait_turn()
+        starting = box.request("kernel.start", kernel=asdict(spec.kernel), deadline_s=BOOT_DEADLINE_S)
+        connection = await turn.spend(starting)
         return Answer(body=facts(box.record) | {"connection": connection})
 
     async def signal(self, call: Call) -> Answer:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
+from hyper_kernel.daemon.admission import Admission
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.create_body import plan_argv
 from hyper_kernel.daemon.errors import AlreadyError
@@ -19,7 +20,16 @@ from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.keeper import GRACE_S, Keeper, tail
 from hyper_kernel.daemon.names import check_name, new_id, new_name
 from hyper_kernel.daemon.shims import Nursery, Shim
-from hyper_kernel.errors import ConflictError, GuestError, HostError, HyperError, LostError, NotFoundError, RequestError
+from hyper_kernel.errors import (
+    BusyError,
+    ConflictError,
+    GuestError,
+    HostError,
+    HyperError,
+    LostError,
+    NotFoundError,
+    RequestError,
+)
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.record import Record, State
@@ -34,7 +44,9 @@ class Sandboxes:
     :param nursery: started by the caller.
     """
 
-    def __init__(self, paths: Paths, nursery: Nursery, images: ImageStore, events: Events) -> None:
+    def __init__(
+        self, paths: Paths, nursery: Nursery, images: ImageStore, events: Events, admission: Admission
+    ) -> None:
         self._paths = paths
         self._nursery = nursery
         self._images = images
@@ -42,6 +54,8 @@ class Sandboxes:
         self._boxes: dict[str, Box] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keeper = Keeper(paths)
+        #: Everything that starts something waits for its turn here.
+        self.admission = admission
 
     def list(self) -> list[Box]:
         """All sandboxes, newest first."""
@@ -94,9 +108,11 @@ class Sandboxes:
         """Start the machine; returns when its program or kernel runs (or has run).
 
         :raise AlreadyError: it is live.
+        :raise BusyError: there is no room for it now; nothing has happened (but one that removes itself is gone).
         :raise HostError, GuestError: it did not come up; its record says exited, and why.
         """
-        await self._finish(self._start(box))
+        turn = await self.admission.wait_turn()  # not shielded: a client that gives up leaves the queue
+        await self._finish(turn.spend(self._start(box)))
 
     async def stop(self, box: Box, timeout_s: float = 10.0) -> None:
         """End the program by its stop signal, after ``timeout_s`` by force; returns when it has exited.
@@ -214,6 +230,14 @@ class Sandboxes:
             # A hyperd that died right after its fork has left a shim that nobody knew of.
             if box.is_live or await self._reach(box):
                 raise AlreadyError(f"sandbox {box.record.name} is already running")
+            if box.removed:
+                raise NotFoundError(f"No such container: {box.record.name}", hint="it was removed before its turn")
+            try:
+                self.admission.check(self.alive)
+            except BusyError:
+                if box.record.spec.auto_remove:
+                    self._spawn(self._remove(box))
+                raise
             box.renew()
             try:
                 make_private(box.socket.parent)

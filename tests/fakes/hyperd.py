@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from hyper_kernel.daemon.__main__ import parse_options, set_up_log, tell_ready
+from hyper_kernel.daemon.admission import Admission
 from hyper_kernel.daemon.app import run
 from hyper_kernel.errors import NotFoundError
+from hyper_kernel.host.memory import Memory, read_memory
 from hyper_kernel.oci.layout import ImageConfig
 from hyper_kernel.oci.store import Image
 from hyper_kernel.paths import find_paths
@@ -67,6 +69,15 @@ class FakeImages:
         raise NotFoundError(f"there is no image {ref}", hint="images here: hyper/python:latest")
 
 
+def read_fake_memory():
+    """What the file ``memory`` in the home says, in MiB of 24 GiB; this host's memory where there is none."""
+    try:
+        free_mib = int((Path(os.environ["HYPER_HOME"]) / "memory").read_text())
+    except OSError:
+        return read_memory()
+    return (Memory(name="this host", total_bytes=24 << 30, available_bytes=free_mib << 20),)
+
+
 def main():
     options = parse_options()
     if options.detach and os.fork():
@@ -79,6 +90,7 @@ def main():
             FakeImages(),
             idle_exit_s=options.idle_exit_s,
             on_ready=lambda: tell_ready(options.ready_fd),
+            admission=Admission(read_fake_memory),
         )
     )
 

@@ -240,4 +240,4 @@ def test_ctrl_c_reaches_the_program_and_ctrl_p_ctrl_q_leaves_it():
     terminal.read_until(b"ready")
     os.write(terminal.fd, b"\x10\x11")
     assert terminal.wait() == 0
-    assert hyper("ps").stdout.count("ada") == 1
+    assert hyper("ps").stdout.count(" ada ") == 1
