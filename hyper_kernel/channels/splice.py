@@ -1,11 +1,13 @@
-"""Splices: each client connection is carried to the kernel's port in the guest, byte for byte.
+"""Splices: each client connection is carried to the kernel's port in the guest, read and signed anew on its way.
 
 One guest stream per client connection keeps ZeroMQ's identities, subscriptions and welcome messages as they are: a
-proxy at ZeroMQ's level would break them.
+proxy at ZeroMQ's level would break them. Nothing is said here that a peer has not said: what passes is a peer's own
+bytes, but for the signatures.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -13,6 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyper_kernel.channels.message import Resigner, pass_small, pass_subscription
+from hyper_kernel.channels.signing import Signer
+from hyper_kernel.channels.zmtp import MAX_MESSAGE, SUBSCRIBER, Codec, Message, Steps, ZmtpError
 from hyper_kernel.errors import HostError, HyperError
 
 log = logging.getLogger(__name__)
@@ -22,6 +27,8 @@ CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _CHUNK = 128 * 1024
 #: Connections a kernel's channels carry at a time; each client needs a handful.
 MAX_CONNECTIONS = 200
+#: What they may hold or be sending at a time, all together: no two of them the longest message.
+MAX_BACKLOG = 2 * MAX_MESSAGE
 
 Dial = Callable[[str], Awaitable[socket.socket]]
 
@@ -30,10 +37,15 @@ class Splice:
     """Listeners for the five channels, and the connections they carry.
 
     :param dial: connects to a channel of the kernel; it waits while the kernel starts.
+    :param clients: the key that clients sign with. SECURITY: the guest sees neither it nor what it signed.
+    :param kernel: the key that the kernel signs with. Without both, signatures pass as they are.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, *, clients: Signer | None = None, kernel: Signer | None = None) -> None:
         self._dial = dial
+        self._clients = clients
+        self._kernel = kernel
+        self._backlog = 0
         self._listeners: dict[str, socket.socket] = {}
         self._accepting: dict[str, asyncio.Task[None]] = {}
         self._carried: set[asyncio.Task[None]] = set()
@@ -42,7 +54,8 @@ class Splice:
         self.bytes_out = 0
 
     def __repr__(self) -> str:
-        return f"<Splice connections={len(self._carried)} in={self.bytes_in} out={self.bytes_out}>"
+        passed = f"in={self.bytes_in} out={self.bytes_out}"
+        return f"<Splice connections={len(self._carried)} holds={self._backlog} {passed}>"
 
     def bind_ipc(self, base: Path) -> dict[str, Any]:
         """Listen on Unix sockets ``<base>-1`` to ``<base>-5``; the connection info for clients.
@@ -126,27 +139,72 @@ class Splice:
                 log.info("no connection to the kernel's %s: %s", channel, exc)
                 return
             with kernel:
-                up = asyncio.create_task(self._pump(client, kernel, outward=False))
-                down = asyncio.create_task(self._pump(kernel, client, outward=True))
-                try:
-                    await asyncio.wait({up, down})
-                finally:
-                    up.cancel()
-                    down.cancel()
-                    await asyncio.gather(up, down, return_exceptions=True)
+                await self._carry_both(channel, client, kernel)
 
-    async def _pump(self, source: socket.socket, sink: socket.socket, *, outward: bool) -> None:
+    async def _carry_both(self, channel: str, client: socket.socket, kernel: socket.socket) -> None:
+        up = asyncio.create_task(self._pump(client, kernel, self._codec(channel, outward=False), outward=False))
+        down = asyncio.create_task(self._pump(kernel, client, self._codec(channel, outward=True), outward=True))
+        try:
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            up.cancel()
+            down.cancel()
+            results = await asyncio.gather(up, down, return_exceptions=True)
+        for peer, result in zip(("a client", "the kernel"), results, strict=True):
+            if isinstance(result, ZmtpError):
+                log.warning("ended a connection to %s for what %s sent: %s", channel, peer, result)
+            elif isinstance(result, Exception):
+                raise result
+
+    def _codec(self, channel: str, *, outward: bool) -> Codec:
+        """What may pass on a channel. SECURITY: a guest is held to its part; nothing else of it reaches a client."""
+        if channel == "hb":
+            return Codec(pass_small)
+        if self._clients is None or self._kernel is None:
+            return Codec(_pass_all, SUBSCRIBER)
+        if outward:
+            return Codec(Resigner(self._kernel, self._clients, _refuse))
+        if channel == "iopub":
+            return Codec(pass_subscription, SUBSCRIBER)
+        # As a kernel does: it drops what has the wrong key and goes on.
+        forged = "dropped messages to %s that are not signed with the clients' key"
+        return Codec(Resigner(self._clients, self._kernel, functools.partial(log.warning, forged, channel)))
+
+    async def _pump(self, source: socket.socket, sink: socket.socket, codec: Codec, *, outward: bool) -> None:
         loop, buffer = asyncio.get_running_loop(), bytearray(_CHUNK)
-        view = memoryview(buffer)
-        with contextlib.suppress(OSError):
-            while count := await loop.sock_recv_into(source, buffer):
-                await loop.sock_sendall(sink, view[:count])
-                if outward:
-                    self.bytes_out += count
-                else:
-                    self.bytes_in += count
+        view, held = memoryview(buffer), 0
+        try:
+            with contextlib.suppress(OSError):
+                while count := await loop.sock_recv_into(source, buffer):
+                    held += count
+                    self._charge(count)
+                    for chunk in codec.feed(view[:count]):
+                        await loop.sock_sendall(sink, chunk)
+                        if outward:
+                            self.bytes_out += len(chunk)
+                        else:
+                            self.bytes_in += len(chunk)
+                    self._charge(codec.held - held)
+                    held = codec.held
+        finally:
+            self._backlog -= held
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+    def _charge(self, count: int) -> None:
+        self._backlog += count
+        # SECURITY: a cap for one message is none for many connections that each hold most of one.
+        if self._backlog > MAX_BACKLOG:
+            raise ZmtpError(f"all connections together hold over {MAX_BACKLOG} bytes")
+
+
+def _pass_all(message: Message) -> Steps[None]:
+    while message.more:
+        yield from message.let_through()
+
+
+def _refuse() -> None:
+    raise ZmtpError("a message that is not signed with the kernel's key")
 
 
 def _bind_unix(path: Path) -> socket.socket:

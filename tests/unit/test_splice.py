@@ -1,13 +1,32 @@
 """The splice of Jupyter's channels, over real sockets."""
 
 import asyncio
+import logging
 import socket
 import stat
 
 import pytest
 
+from hyper_kernel.channels import splice as splice_module
+from hyper_kernel.channels.message import DELIMITER
+from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import CHANNELS, Splice
+from hyper_kernel.channels.zmtp import GREETING, frame, ready
 from hyper_kernel.errors import GuestError, HostError
+
+CLIENTS, GUEST = Signer(b"the clients'"), Signer(b"the guest's")
+OPENING = GREETING + ready(b"ROUTER", b"")
+WRONG = {"shell": b"\xff\xff", "iopub": frame(b"no delimiter"), "hb": b"\x04\x00"}
+
+
+def make_splice(dial):
+    return Splice(dial, clients=CLIENTS, kernel=GUEST)
+
+
+def signed(signer, *buffers):
+    parts = [b"{}"] * 4
+    parts = [DELIMITER, signer.sign(parts), *parts, *buffers]
+    return b"".join(frame(part, more=number < len(parts)) for number, part in enumerate(parts, 1))
 
 
 class FakeKernel:
@@ -26,7 +45,7 @@ class FakeKernel:
 
 async def with_splice(work, tmp_path):
     kernel = FakeKernel()
-    splice = Splice(kernel.dial)
+    splice = make_splice(kernel.dial)
     try:
         await asyncio.wait_for(work(kernel, splice, splice.bind_ipc(tmp_path / "k")), 10)
     finally:
@@ -49,10 +68,10 @@ def test_each_channel_is_dialled_by_name_and_carries_both_ways(tmp_path):
             reader, writer = await connect(info, channel)
             name, guest = await kernel.dialled.get()
             assert name == channel
-            writer.write(b"to the kernel")
-            assert await loop.sock_recv(guest, 100) == b"to the kernel"
-            await loop.sock_sendall(guest, b"to the client")
-            assert await reader.readexactly(13) == b"to the client"
+            writer.write(OPENING)
+            assert await loop.sock_recv(guest, 1000) == OPENING
+            await loop.sock_sendall(guest, OPENING)
+            assert await reader.readexactly(len(OPENING)) == OPENING
             guest.close()
             assert await reader.read() == b""
             writer.close()
@@ -67,9 +86,9 @@ def test_a_half_close_passes_and_the_other_way_goes_on(tmp_path):
         _, guest = await kernel.dialled.get()
         writer.write_eof()
         assert await loop.sock_recv(guest, 1) == b""
-        await loop.sock_sendall(guest, b"still here")
+        await loop.sock_sendall(guest, OPENING)
         guest.close()
-        assert await reader.read() == b"still here"
+        assert await reader.read() == OPENING
         writer.close()
 
     run(work, tmp_path)
@@ -115,7 +134,7 @@ def test_a_kernel_that_refuses_closes_the_clients_connection(tmp_path):
         raise GuestError("nobody listens")
 
     async def work():
-        splice = Splice(refuse)
+        splice = make_splice(refuse)
         info = splice.bind_tcp("127.0.0.1", ())
         reader, writer = await asyncio.open_connection("127.0.0.1", info["hb_port"])
         assert await reader.read() == b""
@@ -130,10 +149,11 @@ def test_a_slow_client_holds_the_kernel_back(tmp_path):
         loop = asyncio.get_running_loop()
         _, writer = await connect(info, "iopub")
         _, guest = await kernel.dialled.get()
-        sent = 0
+        sent, output = 0, signed(GUEST, bytes(1 << 20))
+        await loop.sock_sendall(guest, OPENING)
         with pytest.raises(TimeoutError):
             while True:
-                await asyncio.wait_for(loop.sock_sendall(guest, bytes(1 << 20)), 0.3)
+                await asyncio.wait_for(loop.sock_sendall(guest, output), 0.3)
                 sent += 1 << 20
         assert sent <= 4 << 20
         writer.close()
@@ -141,9 +161,128 @@ def test_a_slow_client_holds_the_kernel_back(tmp_path):
     run(work, tmp_path)
 
 
+def test_messages_are_signed_anew_both_ways_and_counted(tmp_path):
+    async def work(kernel, splice, info):
+        loop = asyncio.get_running_loop()
+        reader, writer = await connect(info, "shell")
+        _, guest = await kernel.dialled.get()
+        writer.write(OPENING + signed(CLIENTS))
+        assert await receive(loop, guest, OPENING + signed(GUEST))
+        await loop.sock_sendall(guest, OPENING + signed(GUEST, b"buffer"))
+        expected = OPENING + signed(CLIENTS, b"buffer")
+        assert await reader.readexactly(len(expected)) == expected
+        assert (splice.bytes_in, splice.bytes_out) == (len(OPENING + signed(GUEST)), len(expected))
+        writer.close()
+
+    run(work, tmp_path)
+
+
+async def receive(loop, sock, expected):
+    got = b""
+    while len(got) < len(expected):
+        got += await loop.sock_recv(sock, len(expected) - len(got))
+    return got == expected
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("early", [True, False], ids=["greeting", "message"])
+def test_a_guest_that_breaks_the_protocol_loses_its_connection(tmp_path, caplog, channel, early):
+    async def work(kernel, splice, info):
+        loop = asyncio.get_running_loop()
+        reader, writer = await connect(info, channel)
+        _, guest = await kernel.dialled.get()
+        await loop.sock_sendall(guest, b"SSH-2.0" if early else OPENING + WRONG.get(channel, signed(CLIENTS)))
+        assert await reader.read() == (b"" if early else OPENING)
+        assert await loop.sock_recv(guest, 1) == b""
+        writer.close()
+        await the_other_connections_go_on(kernel, info)
+
+    run(work, tmp_path)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"ended a connection to {channel} for what the kernel sent: " in record.message
+
+
+async def the_other_connections_go_on(kernel, info):
+    _, writer = await connect(info, "control")
+    _, guest = await kernel.dialled.get()
+    writer.write(OPENING + signed(CLIENTS))
+    assert await receive(asyncio.get_running_loop(), guest, OPENING + signed(GUEST))
+    writer.close()
+
+
+def test_a_forged_message_of_the_guest_ends_its_connection(tmp_path, caplog):
+    async def work(kernel, splice, info):
+        reader, writer = await connect(info, "iopub")
+        _, guest = await kernel.dialled.get()
+        sent = OPENING + signed(GUEST) + signed(Signer(b"guessed"), b"buffer")
+        await asyncio.get_running_loop().sock_sendall(guest, sent)
+        assert await reader.read() == OPENING + signed(CLIENTS)
+        writer.close()
+
+    run(work, tmp_path)
+    assert "not signed with the kernel's key" in caplog.text
+
+
+def test_a_clients_forged_messages_are_dropped_and_told_once(tmp_path, caplog):
+    async def work(kernel, splice, info):
+        loop = asyncio.get_running_loop()
+        _, writer = await connect(info, "shell")
+        _, guest = await kernel.dialled.get()
+        writer.write(OPENING + signed(GUEST) * 3 + signed(CLIENTS) + signed(Signer(b""), b"buffer") + signed(CLIENTS))
+        assert await receive(loop, guest, OPENING + signed(GUEST) * 2)
+        writer.write_eof()
+        assert await loop.sock_recv(guest, 1) == b""
+        writer.close()
+
+    run(work, tmp_path)
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.message == "dropped messages to shell that are not signed with the clients' key"
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_clients_nonsense_ends_its_connection(tmp_path, caplog, channel):
+    async def work(kernel, splice, info):
+        reader, writer = await connect(info, channel)
+        _, guest = await kernel.dialled.get()
+        writer.write(OPENING + b"\xff\xff")
+        assert await reader.read() == b""
+        assert await receive(asyncio.get_running_loop(), guest, OPENING)
+        writer.close()
+
+    run(work, tmp_path)
+    assert f"ended a connection to {channel} for what a client sent: a frame's flags are 0xff" in caplog.text
+
+
+def test_all_connections_together_hold_no_more_than_the_backlog(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(splice_module, "MAX_BACKLOG", 1 << 20)
+
+    async def work(kernel, splice, info):
+        loop = asyncio.get_running_loop()
+        head = b"".join(frame(part, more=True) for part in (DELIMITER, b"signature", b"{}", b"{}", b"{}"))
+        unfinished = OPENING + head + b"\2" + (1 << 20).to_bytes(8, "big") + bytes(300_000)
+        connections = []
+        for _ in range(4):
+            reader, writer = await connect(info, "iopub")
+            _, guest = await kernel.dialled.get()
+            sending = asyncio.create_task(loop.sock_sendall(guest, unfinished))
+            connections.append((asyncio.create_task(reader.read()), sending, writer, guest))
+        readers = [reading for reading, *_ in connections]
+        [first], _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+        assert first.result() == OPENING
+        await splice.drop_connections()
+        assert repr(splice) == f"<Splice connections=0 holds=0 in=0 out={splice.bytes_out}>"
+        for reading, sending, writer, guest in connections:
+            await asyncio.gather(reading, sending, return_exceptions=True)
+            writer.close()
+            guest.close()
+
+    run(work, tmp_path)
+    assert "all connections together hold over 1048576 bytes" in caplog.text
+
+
 def test_a_port_in_use_is_a_clear_error_and_old_ports_are_taken_again(tmp_path):
     async def work():
-        first, second = Splice(FakeKernel().dial), Splice(FakeKernel().dial)
+        first, second = make_splice(FakeKernel().dial), make_splice(FakeKernel().dial)
         info = first.bind_tcp("127.0.0.1", ())
         ports = [info[f"{channel}_port"] for channel in CHANNELS]
         with pytest.raises(HostError, match=f"port {ports[0]}"):
