@@ -87,6 +87,12 @@ class Machine(Protocol):
         :raise HostError: the hypervisor refuses, or the disk does.
         """
 
+    async def pause(self) -> None:
+        """Stop the guest's processors. :raise HostError: the hypervisor refuses."""
+
+    def move_console(self, folder: Path) -> None:
+        """Keep the console's file in another folder from here on."""
+
     async def resume(self) -> None:
         """Let the guest's processors run. :raise HostError: the hypervisor refuses."""
 

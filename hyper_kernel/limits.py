@@ -15,6 +15,8 @@ BOOT_DEADLINE_S = 90.0
 #: Bytes kept of a guest's console and of each log.
 MAX_CONSOLE = 1 << 20
 MAX_LOG = 64 << 20
+#: Clones that one may ask to keep ready of one kind of machine.
+MAX_KEPT = 64
 #: What may be copied of a notebook's folder into a sandbox.
 MAX_COPY_BYTES = 128 << 20
 MAX_COPY_FILES = 10_000

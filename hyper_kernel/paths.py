@@ -47,6 +47,11 @@ class Paths:
         return self.state / "sandboxes"
 
     @property
+    def parked(self) -> Path:
+        """A folder per clone that waits for a sandbox; nothing in it outlives hyperd."""
+        return self.state / "parked"
+
+    @property
     def socket(self) -> Path:
         """The socket hyperd listens on."""
         return self.run / "hyperd.sock"

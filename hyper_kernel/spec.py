@@ -32,7 +32,7 @@ class KernelSpec:
 
     ``name`` is a kernelspec of the image (empty: its first); ``arguments`` are added to its command line. ``folder`` is
     the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``.
-    ``key`` signs the messages.
+    ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another.
 
     Clients reach its channels over Unix sockets named after ``channels`` (hexadecimal digits; empty: after the
     sandbox), or over TCP at ``ports`` (empty: free ones). A new sandbox that takes over a kernel gets the old one's.
@@ -41,6 +41,7 @@ class KernelSpec:
     name: str = ""
     arguments: tuple[str, ...] = ()
     key: str = ""
+    signature_scheme: str = "hmac-sha256"
     env: tuple[str, ...] = ()
     folder: str = ""
     files: str = "copy"

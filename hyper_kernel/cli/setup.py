@@ -90,7 +90,7 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
     def template(report: Report) -> str:
         built = ImageStore(paths.images).get(DEFAULT_IMAGE)
         baked = asyncio.run(bake_for(paths, built, DEFAULT_MEMORY_MIB, DEFAULT_CPUS, report))
-        return f"{baked.key[:12]}, {_size(baked.memory_bytes)}"
+        return ", ".join(f"{one.key[:12]} ({_size(one.memory_bytes)})" for one in baked)
 
     def spec(report: Report) -> str:
         return str(kernelspec.install())
@@ -101,7 +101,7 @@ def plan_steps(paths: Paths, *, refresh: bool) -> list[Step]:
         Step(title="isolation", run=isolation),
         Step(title="base image", run=image),
         Step(title="disk of the base image", run=disk),
-        Step(title="template", run=template),
+        Step(title="templates", run=template),
         Step(title="Jupyter kernelspec", run=spec),
     ]
 

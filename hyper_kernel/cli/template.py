@@ -1,6 +1,7 @@
 """Commands about templates: saved machines that sandboxes start from."""
 
 import asyncio
+import sys
 from typing import Annotated, Protocol
 
 import typer
@@ -8,15 +9,15 @@ import typer
 from hyper_kernel.cli.arguments import AsJson
 from hyper_kernel.cli.tables import show_json, show_table
 from hyper_kernel.errors import NotFoundError
-from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB, check_machine, parse_bytes
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB, parse_bytes
 from hyper_kernel.oci.store import Image, ImageStore
 from hyper_kernel.paths import Paths, find_paths
 from hyper_kernel.qemu.driver import Qemu
-from hyper_kernel.sandbox.plan import plan_boot
+from hyper_kernel.sandbox.plan import plan_shapes
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.sandbox.words import size_text
 from hyper_kernel.spec import DEFAULT_IMAGE
-from hyper_kernel.template.bake import bake as bake_template
+from hyper_kernel.template.bake import bake_shape
 from hyper_kernel.template.store import Template, TemplateStore
 from hyper_kernel.vsock.probe import open_end
 
@@ -60,11 +61,16 @@ def bake(
     memory: Annotated[str, typer.Option("--memory", "-m", help="Their memory, like 512m.")] = f"{DEFAULT_MEMORY_MIB}m",
     cpus: Annotated[int, typer.Option("--cpus", help="Their processors.")] = DEFAULT_CPUS,
 ) -> None:
-    """Bake a template, where there is none for such machines yet; print its key."""
+    """Bake the templates for an image and a size that are not there yet; print the key of each.
+
+    One is for programs; where the image has a Jupyter kernel that can be cloned, another has it running.
+    """
     paths = find_paths()
     found = ImageStore(paths.images).get(image)
-    baked = asyncio.run(bake_for(paths, found, parse_bytes(memory) >> 20, cpus, lambda what: print(f"{what} ...")))
-    print(baked.key[:12])
+    for baked in asyncio.run(
+        bake_for(paths, found, parse_bytes(memory) >> 20, cpus, lambda what: print(f"{what} ...", file=sys.stderr))
+    ):
+        print(baked.key[:12])
 
 
 @app.command("rm")
@@ -80,14 +86,11 @@ def remove(keys: Annotated[list[str], typer.Argument(help="Their keys, or how th
             print(one[:12])
 
 
-async def bake_for(paths: Paths, image: Image, memory_mib: int, cpus: int, report: Report) -> Template:
-    """The template for machines of an image and a size, baked now where it is missing.
+async def bake_for(paths: Paths, image: Image, memory_mib: int, cpus: int, report: Report) -> list[Template]:
+    """The templates for an image and a size, baked now where they are missing.
 
     :raise HyperError: the machine does not start, or is of a size that does not boot.
     """
-    check_machine(memory_mib, cpus)
-    config = await plan_boot(paths, image, memory_mib=memory_mib, cpus=cpus, name="template")
-    boots = ColdSource(Qemu(), open_end)
-    return await bake_template(
-        boots, TemplateStore(paths.templates), config, on_boot=lambda: report("booting a machine to save it")
-    )
+    boots, store = ColdSource(Qemu(), open_end), TemplateStore(paths.templates)
+    shapes = plan_shapes(ImageStore(paths.images), image, memory_mib=memory_mib, cpus=cpus)
+    return [await bake_shape(paths, shape, boots, store, report) for shape in shapes]

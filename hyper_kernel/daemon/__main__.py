@@ -11,6 +11,7 @@ from hyper_kernel.errors import HyperError
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import find_paths
 from hyper_kernel.shim.nursery import Nursery
+from hyper_kernel.shim.pool import Pool
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
         asyncio.run(
             run(
                 paths,
-                Nursery(),
+                Pool(paths, Nursery()),
                 ImageStore(paths.images),
                 idle_exit_s=options.idle_exit_s,
                 on_ready=lambda: tell_ready(options.ready_fd),

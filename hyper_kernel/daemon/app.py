@@ -20,7 +20,7 @@ from hyper_kernel.daemon.kernels import Kernels
 from hyper_kernel.daemon.routing import Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Server
-from hyper_kernel.daemon.shims import Nursery
+from hyper_kernel.daemon.shims import Shims
 from hyper_kernel.daemon.system import System
 from hyper_kernel.errors import BusyError, HostError
 from hyper_kernel.host.lock import try_lock
@@ -35,7 +35,7 @@ IDLE_EXIT_S = 300.0
 
 async def run(
     paths: Paths,
-    nursery: Nursery,
+    shims: Shims,
     images: ImageStore,
     *,
     idle_exit_s: float = IDLE_EXIT_S,
@@ -58,7 +58,7 @@ async def run(
         (paths.run / "hyperd.lock").write_text(f"{os.getpid()}\n")
         sock = listen(paths)
         try:
-            await _serve(paths, nursery, images, admission or Admission(), sock, idle_exit_s, on_ready)
+            await _serve(paths, shims, images, admission or Admission(), sock, idle_exit_s, on_ready)
         finally:
             paths.socket.unlink(missing_ok=True)
             sock.close()
@@ -88,7 +88,7 @@ def listen(paths: Paths) -> socket.socket:
 
 async def _serve(
     paths: Paths,
-    nursery: Nursery,
+    shims: Shims,
     images: ImageStore,
     admission: Admission,
     sock: socket.socket,
@@ -101,9 +101,9 @@ async def _serve(
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: a test's
             loop.add_signal_handler(number, stopping.set)
     events = Events()
-    sandboxes = Sandboxes(paths, nursery, images, events, admission)
+    sandboxes = Sandboxes(paths, shims, images, events, admission)
     server = Server(make_routes(paths, sandboxes, images, events, stopping.set))
-    warming = asyncio.create_task(nursery.start())
+    warming = asyncio.create_task(shims.start())
     try:
         await sandboxes.adopt()
         server.listen(sock)
@@ -115,7 +115,7 @@ async def _serve(
         await server.close()
         await sandboxes.close()
         await asyncio.gather(warming, return_exceptions=True)
-        await nursery.close()
+        await shims.close()
 
 
 def make_routes(

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from hyper_kernel.daemon.box import Box
-from hyper_kernel.daemon.shims import Shim, dial_new, is_running, kill_recorded
+from hyper_kernel.daemon.shims import Shim, is_running, kill_recorded
 from hyper_kernel.errors import HostError, HyperError
 from hyper_kernel.paths import Paths
 from hyper_kernel.sandbox.record import Record, State
@@ -44,8 +44,8 @@ class Keeper:
 
         :raise HostError: it is gone, and has not written how the sandbox ended.
         """
-        if shim := await dial_new(box.socket, box.shim_pid, box.take):
-            self.hold(box, shim)
+        with contextlib.suppress(OSError, HyperError):
+            self.hold(box, await Shim.dial(box.socket, box.take))
             return
         last = Record.load(box.folder)
         if last.state is not State.EXITED:

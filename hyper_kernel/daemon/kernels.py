@@ -1,7 +1,7 @@
 """Routes of ``/hyper/v1``: sandboxes as records, and Jupyter kernels, for which Docker has no word."""
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from hyper_kernel.daemon.box import Box
@@ -10,7 +10,6 @@ from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
 from hyper_kernel.errors import GuestError, NotFoundError, RequestError
-from hyper_kernel.limits import BOOT_DEADLINE_S
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.spec import SandboxSpec
 
@@ -79,17 +78,15 @@ class Kernels:
         return Answer(body=facts(self._box(call).record))
 
     async def start(self, call: Call) -> Answer:
-        """POST /hyper/v1/kernels/{id}/start {kernel}: start the kernel again in the sandbox that lives."""
+        """POST /hyper/v1/kernels/{id}/start {kernel}: the kernel again, in a fresh machine of the same sandbox."""
         box, body = self._box(call), await call.json()
         data = body.get("kernel") or {}
         if not isinstance(data, dict):
             raise RequestError("kernel is not an object")
         spec = _spec({"kernel": data}) if data else box.record.spec
         assert spec.kernel is not None  # _box and the line above see to it
-        turn = await self._sandboxes.admission.wait_turn()
-        starting = box.request("kernel.start", kernel=asdict(spec.kernel), deadline_s=BOOT_DEADLINE_S)
-        connection = await turn.spend(starting)
-        return Answer(body=facts(box.record) | {"connection": connection})
+        await self._sandboxes.renew(box, replace(box.record.spec, kernel=spec.kernel))
+        return Answer(body=facts(box.record))
 
     async def signal(self, call: Call) -> Answer:
         """POST /hyper/v1/kernels/{id}/signal {signal}; nothing happens to one that is gone."""

@@ -19,7 +19,7 @@ from hyper_kernel.daemon.errors import AlreadyError
 from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.keeper import GRACE_S, Keeper, tail
 from hyper_kernel.daemon.names import check_name, new_id, new_name
-from hyper_kernel.daemon.shims import Nursery, Shim
+from hyper_kernel.daemon.shims import Shim, Shims, listen
 from hyper_kernel.errors import (
     BusyError,
     ConflictError,
@@ -41,14 +41,12 @@ log = logging.getLogger(__name__)
 class Sandboxes:
     """The registry. All methods run on one event loop.
 
-    :param nursery: started by the caller.
+    :param shims: started by the caller.
     """
 
-    def __init__(
-        self, paths: Paths, nursery: Nursery, images: ImageStore, events: Events, admission: Admission
-    ) -> None:
+    def __init__(self, paths: Paths, shims: Shims, images: ImageStore, events: Events, admission: Admission) -> None:
         self._paths = paths
-        self._nursery = nursery
+        self._shims = shims
         self._images = images
         self._events = events
         self._boxes: dict[str, Box] = {}
@@ -142,6 +140,16 @@ class Sandboxes:
             await self.stop(box, timeout_s)
         await self.start(box)
         self.tell(box, "restart")
+
+    async def renew(self, box: Box, spec: SandboxSpec) -> None:
+        """Kill its machine if it has one, then start a fresh one as ``spec`` says.
+
+        :raise BusyError, HostError, GuestError: as :meth:`start`.
+        """
+        if box.is_live:
+            await self._finish(self._kill(box))
+        box.record = box.record.changed(spec=spec)
+        await self.start(box)
 
     async def remove(self, box: Box, *, force: bool = False) -> None:
         """Forget a sandbox and all that belongs to it.
@@ -241,8 +249,8 @@ class Sandboxes:
             box.renew()
             try:
                 make_private(box.socket.parent)
-                pid = await self._nursery.fork(box.record.id)
-                box.shim_pid = pid
+                with listen(box.socket) as listener:
+                    box.shim_pid = await self._shims.get(box.record, listener)
                 await self._keeper.meet(box)
             except (HyperError, OSError) as exc:
                 self._keeper.bury(box, reason=f"cannot start: {exc}")

@@ -1,9 +1,8 @@
 """hyperd's side of a shim: its control connection, its streams, and the processes it leaves when it dies."""
 
-import asyncio
-import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol, Self
 from hyper_kernel.errors import GuestError, LostError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.link import Frames, Link
+from hyper_kernel.sandbox.record import Record
 from hyper_kernel.wire import Type, WireError, parse
 
 #: How long a forked shim may take until it listens, in seconds.
@@ -27,17 +27,34 @@ class RefusedError(GuestError):
         self.code = code
 
 
-class Nursery(Protocol):
-    """Where shims come from; see ``shim.nursery``."""
+class Shims(Protocol):
+    """Where shims come from; see ``shim.pool``."""
 
     async def start(self) -> None:
-        """Get ready to fork."""
+        """Get ready."""
 
-    async def fork(self, sandbox_id: str) -> int:
-        """Start the shim of a recorded sandbox; its pid."""
+    async def get(self, record: Record, listener: socket.socket) -> int:
+        """A shim for a recorded sandbox, controlled by a bound socket; its pid."""
 
     async def close(self) -> None:
-        """Fork no more; shims live on."""
+        """Give no more; shims that sandboxes have live on."""
+
+
+def listen(path: Path) -> socket.socket:
+    """The socket of a shim that is to come: who connects before it is there waits.
+
+    :raise OSError: it cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        # SECURITY: whoever connects commands the sandbox; the folder is 0700.
+        listener.bind(str(path))
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class Shim:
@@ -88,19 +105,6 @@ class Shim:
         if event.get("event") == "record":
             self._heard = True
             self._on_record(event["record"])
-
-
-async def dial_new(path: Path, pid: int, on_record: Callable[[dict[str, Any]], None]) -> Shim | None:
-    """Connect to a shim that was just forked; None when it ended before that."""
-    deadline = time.monotonic() + DIAL_DEADLINE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, LostError):
-            return await Shim.dial(path, on_record)
-        if not is_running(pid):
-            return None
-        # A path on which somebody starts to listen gives no event to wait for.
-        await asyncio.sleep(0.02)
-    return None
 
 
 async def open_stream(socket_path: Path, kind: str, **args: Any) -> tuple[Frames, dict[str, Any]]:

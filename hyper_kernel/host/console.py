@@ -60,6 +60,11 @@ class Console:
             os.close(self._host)
             self._host = -1
 
+    def move(self, path: Path) -> None:
+        """Go on in another file, which takes the place of this one."""
+        self._path.replace(path)
+        self._path = path
+
     def tail(self, lines: int = 30) -> str:
         """The last lines that came."""
         for fd in tuple(self._sources):

@@ -183,6 +183,7 @@ class HyperProvisioner(KernelProvisionerBase):
             name=self.kernel,
             arguments=self._arguments,
             key=self._manager().session.key.decode(),
+            signature_scheme=self._manager().session.signature_scheme,
             env=select_environment(env, self.kernel_spec.env, self.env_allowed),
             folder=self._folder,
             files=self.files,

@@ -138,13 +138,21 @@ class QemuMachine:
 
     async def save(self, state: Path) -> None:
         """Stop, and save all but the memory."""
-        await self._execute("stop")
+        await self.pause()
         await self._transfer("migrate", state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     async def restore(self, state: Path) -> None:
         """Take a saved state in; the machine is then paused."""
         # A descriptor of its own: a copy would share the offset with other machines that restore at once.
         await self._transfer("migrate-incoming", state, os.O_RDONLY)
+
+    async def pause(self) -> None:
+        """Stop the guest's processors."""
+        await self._execute("stop")
+
+    def move_console(self, folder: Path) -> None:
+        """Keep the console's file in another folder from here on."""
+        self._console.move(folder / "console.log")
 
     async def resume(self) -> None:
         """Let the guest run."""

@@ -10,19 +10,52 @@ from hyper_kernel.oci.store import Image, ImageStore
 from hyper_kernel.paths import Paths
 from hyper_kernel.qemu.accel import Verdict, probe_tier
 from hyper_kernel.rootfs.guest import GuestFiles, get_guest
+from hyper_kernel.rootfs.image import check_kernel
 from hyper_kernel.sandbox.record import Record
-from hyper_kernel.spec import ProcessSpec
+from hyper_kernel.spec import KernelSpec, ProcessSpec
+
+#: Variables that a Python reads when it starts, and not again.
+_START_ENV = ("PYTHON", "IPYTHON", "LD_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A machine, and what its agent is told: ``image`` for resync, ``program`` for the main exec stream."""
+    """A machine, and what its agent is told: ``image`` for resync, ``program`` for the main exec stream.
+
+    ``kernel`` is the image's kernelspec to run in place of a program; ``ready_kernel`` is the same where a kernel of
+    it that runs already will do, else None.
+    """
 
     machine: MachineConfig
     hostname: str
     scratch_mib: int
     image: dict[str, Any]
     program: dict[str, Any]
+    kernel: str = ""
+    ready_kernel: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What machines have in common that can stand in for one another.
+
+    ``kernel`` is the kernelspec of the image whose kernel runs in them already; None: none does.
+    """
+
+    image_id: str
+    memory_mib: int
+    cpus: int
+    kernel: str | None = None
+
+
+def plan_shape(store: ImageStore, record: Record) -> Shape:
+    """The shape of a recorded sandbox.
+
+    :raise NotFoundError: there is no such image, or it has no such kernel.
+    """
+    image, spec = store.get(record.image_id), record.spec
+    kernel = plan_ready_kernel(store, image, spec.kernel) if spec.kernel else None
+    return Shape(image_id=image.id, memory_mib=spec.memory_mib, cpus=spec.cpus, kernel=kernel)
 
 
 async def plan_machine(paths: Paths, record: Record) -> Plan:
@@ -32,15 +65,44 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
     :raise NotFoundError: there is no such image.
     :raise RequestError: nothing says what to run.
     """
-    image, spec = ImageStore(paths.images).get(record.image_id), record.spec
+    store, spec = ImageStore(paths.images), record.spec
+    image = store.get(record.image_id)
     return Plan(
         machine=await plan_boot(paths, image, memory_mib=spec.memory_mib, cpus=spec.cpus, name=record.id[:12]),
         hostname=spec.hostname or record.id[:12],
         # Half of the memory, as tmpfs does by itself: the rest is the program's.
         scratch_mib=spec.memory_mib // 2,
-        image={"env": list(image.config.env), "user": image.config.user, "cwd": image.config.cwd},
+        image=plan_image(image.config),
         program={} if spec.kernel else plan_program(spec.process, image.config),
+        kernel=check_kernel(store, image, spec.kernel.name) if spec.kernel else "",
+        ready_kernel=plan_ready_kernel(store, image, spec.kernel) if spec.kernel else None,
     )
+
+
+def plan_shapes(store: ImageStore, image: Image, *, memory_mib: int, cpus: int) -> list[Shape]:
+    """The shapes that are of use for an image: for programs, and with its first kernel if that can be cloned."""
+    ready = plan_ready_kernel(store, image, KernelSpec()) if store.get_kernels(image) else None
+    kernels = (None,) if ready is None else (None, ready)
+    return [Shape(image_id=image.id, memory_mib=memory_mib, cpus=cpus, kernel=kernel) for kernel in kernels]
+
+
+def plan_image(image: ImageConfig) -> dict[str, Any]:
+    """The image's part of resync."""
+    return {"env": list(image.env), "user": image.user, "cwd": image.cwd}
+
+
+def plan_ready_kernel(store: ImageStore, image: Image, spec: KernelSpec) -> str | None:
+    """The image's kernelspec for ``spec``, if a kernel of it that was started without knowing of that will do.
+
+    It must be able to take an identity (see ``sandbox.kernel``), and nothing may be wanted that only a start can give.
+
+    :raise NotFoundError: the image has no such kernel.
+    """
+    name = check_kernel(store, image, spec.name)
+    kernelspec = store.get_kernels(image)[name]
+    can_take = kernelspec.get("language") == "python" and "ipykernel_launcher" in kernelspec.get("argv", ())
+    needs_start = spec.arguments or any(entry.startswith(_START_ENV) for entry in spec.env)
+    return name if can_take and not needs_start else None
 
 
 async def plan_boot(paths: Paths, image: Image, *, memory_mib: int, cpus: int, name: str) -> MachineConfig:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from hyper_kernel.agent.agent import Agent
 from hyper_kernel.errors import GuestError, HostError, HyperError
+from hyper_kernel.host.timing import step
 from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig, Ram
 from hyper_kernel.limits import BOOT_DEADLINE_S
 from hyper_kernel.vsock.end import VsockEnd
@@ -21,22 +22,30 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """A machine whose agent has said hello; not yet its own (see :meth:`Agent.resync`)."""
+    """A machine whose agent has said hello; not yet its own (see :meth:`Agent.resync`).
+
+    ``kernel_key`` is what the Jupyter kernel that runs in it already signs with; empty where none does. Such a kernel
+    is not its own either (see ``sandbox.kernel``).
+    """
 
     machine: Machine
     end: VsockEnd
     agent: Agent
+    kernel_key: str = ""
 
 
 class Source(Protocol):
     """Gives guests."""
 
-    def start(self, config: MachineConfig, folder: Path, on_event: OnEvent) -> AbstractAsyncContextManager[Guest]:
+    def start(
+        self, config: MachineConfig, folder: Path, on_event: OnEvent, kernel: str | None = None
+    ) -> AbstractAsyncContextManager[Guest]:
         """A greeted guest; leaving the context ends it and leaves nothing behind.
 
         :param config: the machine.
         :param folder: where its console goes.
         :param on_event: gets the agent's events.
+        :param kernel: the image's kernelspec whose kernel is welcome to run in it already.
         :raise HostError: the machine does not start.
         :raise GuestError: it starts but its agent does not answer; the message holds the console's last lines.
         """
@@ -55,19 +64,28 @@ class ColdSource:
 
     @asynccontextmanager
     async def start(
-        self, config: MachineConfig, folder: Path, on_event: OnEvent, ram: Ram | None = None
+        self,
+        config: MachineConfig,
+        folder: Path,
+        on_event: OnEvent,
+        kernel: str | None = None,
+        *,
+        ram: Ram | None = None,
     ) -> AsyncIterator[Guest]:
-        """See :class:`Source`.
+        """See :class:`Source`; no kernel runs in it.
 
         :param ram: memory to use, or memory and state to go on from instead of power-on.
         """
         async with AsyncExitStack() as stack:
             end = await stack.enter_async_context(self._open_end())
-            machine = await stack.enter_async_context(self.hypervisor.start(config, folder, ram))
+            with step(log, "start the hypervisor"):
+                machine = await stack.enter_async_context(self.hypervisor.start(config, folder, ram))
             end.attach(machine.pid)
-            await machine.plug_vsock(end.device())
-            await machine.resume()
-            agent = await _meet(end, machine, on_event)
+            with step(log, "plug vsock"):
+                await machine.plug_vsock(end.device())
+                await machine.resume()
+            with step(log, "meet the agent"):
+                agent = await _meet(end, machine, on_event)
             stack.push_async_callback(agent.close)
             yield Guest(machine=machine, end=end, agent=agent)
 

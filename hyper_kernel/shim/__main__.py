@@ -1,19 +1,33 @@
-"""The warm parent: ``python -m hyper_kernel.shim FD`` forks a shim for each line read from FD; see ``nursery``."""
+"""The warm parent: ``python -m hyper_kernel.shim FD`` forks a process for each order read from FD; see ``nursery``.
+
+=====  ==============================================================  ==================================
+do     what the process does                                           the order's descriptor
+=====  ==============================================================  ==================================
+run    is the shim of the recorded sandbox ``id``                      the socket it is controlled by
+park   parks a clone, and is the shim of the sandbox that claims it    where it says so (see ``parked``)
+bake   bakes the templates of a shape                                  where it says that it is done
+=====  ==============================================================  ==================================
+"""
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from hyper_kernel.errors import HyperError
+from hyper_kernel.host.orders import send_order, take_order
 from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.driver import Qemu
+from hyper_kernel.sandbox.plan import Shape
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import ColdSource
-from hyper_kernel.shim.shim import Shim
+from hyper_kernel.shim.parked import park
+from hyper_kernel.shim.shim import Shim, log_to
+from hyper_kernel.template.bake import bake_shape
 from hyper_kernel.template.source import TemplateSource
 from hyper_kernel.template.store import TemplateStore
 from hyper_kernel.vsock.probe import open_end
@@ -22,46 +36,86 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Fork shims until hyperd closes its side."""
-    # Shims are reaped by the kernel; hyperd watches them by their sockets.
+    """Fork until hyperd closes its side."""
+    # What is forked is reaped by the kernel; hyperd watches it by its sockets.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as hyperd, hyperd.makefile("rb") as lines:
-        for line in lines:
+    store = TemplateStore(find_paths().templates)
+    with socket.socket(fileno=int(sys.argv[1])) as hyperd:
+        while True:
+            try:
+                order, (fd,) = take_order(hyperd)
+            except EOFError:
+                return
+            _hold(store, str(order.get("template", "")))
             pid = os.fork()
             if pid == 0:
-                _become_shim(hyperd.fileno(), json.loads(line)["id"])
-            hyperd.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+                hyperd.close()
+                _become(order, socket.socket(fileno=fd), store)
+            os.close(fd)
+            send_order(hyperd, {"pid": pid})
 
 
-def _become_shim(hyperd: int, sandbox_id: str) -> None:
+def _hold(store: TemplateStore, key: str) -> None:
+    try:
+        if key:
+            store.hold(key)
+    except HyperError as exc:
+        log.warning("no template at hand: %s", exc)
+
+
+def _become(order: dict[str, Any], sock: socket.socket, store: TemplateStore) -> None:
     """The child's whole life."""
-    # SECURITY: leaves by os._exit whatever happens: a shim that returned would fork shims itself.
+    # SECURITY: leaves by os._exit whatever happens: a child that returned would fork shims itself.
     code = 1
     try:
-        os.close(hyperd)
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        asyncio.run(_run_shim(sandbox_id))
+        sock.setblocking(False)
+        asyncio.run(_WORK[order["do"]](order, sock, store))
         code = 0
     finally:
         os._exit(code)
 
 
-async def _run_shim(sandbox_id: str) -> None:
+async def _run(order: dict[str, Any], listener: socket.socket, store: TemplateStore) -> None:
     paths = find_paths()
-    folder = paths.sandboxes / sandbox_id
-    logging.basicConfig(
-        filename=folder / "shim.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    folder = paths.sandboxes / order["id"]
+    log_to(folder)
     try:
         record = Record.load(folder).changed(shim_pid=os.getpid())
-        source = TemplateSource(ColdSource(Qemu(), open_end), TemplateStore(paths.templates))
-        await Shim(paths, record, source).run()
+        await Shim(paths, record, _source(store), listener).run()
     except HyperError:
         log.exception("the shim failed")
         raise
 
+
+async def _park(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
+    await park(find_paths(), Shape(**order["shape"]), hyperd, _source(store))
+
+
+async def _bake(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
+    os.nice(10)  # nobody waits for it
+    try:
+        template = await bake_shape(find_paths(), Shape(**order["shape"]), _boots(), store)
+        send_order(hyperd, {"baked": template.key})
+    except HyperError as exc:
+        send_order(hyperd, {"failed": str(exc)})
+
+
+def _boots() -> ColdSource:
+    return ColdSource(Qemu(), open_end)
+
+
+def _source(store: TemplateStore) -> TemplateSource:
+    return TemplateSource(_boots(), store)
+
+
+_WORK: dict[str, Callable[[dict[str, Any], socket.socket, TemplateStore], Coroutine[Any, Any, None]]] = {
+    "run": _run,
+    "park": _park,
+    "bake": _bake,
+}
 
 if __name__ == "__main__":
     main()

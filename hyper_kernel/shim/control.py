@@ -6,12 +6,11 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import RefusedError
-from hyper_kernel.errors import GuestError, HostError, HyperError
+from hyper_kernel.errors import GuestError, HyperError
 from hyper_kernel.link import Frames
 from hyper_kernel.wire import Type, WireError
 
@@ -47,20 +46,12 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def listen(self, path: Path) -> AsyncIterator[None]:
-        """Serve while the context lasts; the socket's file goes with it.
+    async def serve(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve those who connect while the context lasts.
 
-        :raise HostError: the socket cannot be made.
+        :param listener: bound and listening; closed in the end.
         """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.setblocking(False)
-        try:
-            listener.bind(str(path))
-            path.chmod(0o600)
-            listener.listen(64)
-        except OSError as exc:
-            listener.close()
-            raise HostError(f"cannot listen on {path}: {exc}") from exc
         accepting = asyncio.create_task(self._accept(listener))
         try:
             yield
@@ -70,7 +61,6 @@ class Control:
                 task.cancel()
             await asyncio.gather(accepting, *self._tasks, return_exceptions=True)
             listener.close()
-            path.unlink(missing_ok=True)
 
     async def announce(self) -> None:
         """Tell the watchers the record as it is now."""

@@ -8,77 +8,86 @@ from typing import Any
 
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
+from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
 from hyper_kernel.errors import GuestError
 from hyper_kernel.link import Frames
-from hyper_kernel.shim.folder import open_archive, plan_copy
+from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, new_key, resync_kernel, sign_with
+from hyper_kernel.shim.folder import CopyPlan, open_archive, plan_copy
 from hyper_kernel.spec import KernelSpec
 from hyper_kernel.wire import Type
 
 log = logging.getLogger(__name__)
 
-#: Where a notebook's folder stands in the guest.
-WORK = "/work"
-#: How long a client's connection waits for the kernel to listen, in seconds.
-_KERNEL_WAIT_S = 60.0
-
 
 class Kernel:
-    """One kernel; its channels' listeners live over restarts, so that clients come back by themselves.
+    """One kernel, and what carries its clients' connections.
 
     :param agent: of the guest it runs in.
-    :param channels: the path its channels' sockets start with.
+    :param spec: what is wanted.
+    :param key: what the kernel signs with that runs already; empty: none does.
     """
 
-    def __init__(self, agent: Agent, channels: Path) -> None:
+    def __init__(self, agent: Agent, spec: KernelSpec, key: str) -> None:
         self._agent = agent
-        self._channels = channels
+        self._spec = spec
+        self._is_ready = bool(key)
+        self._key = key or new_key()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._listening = asyncio.Event()
-        self.splice = Splice(self._dial)
+        # SECURITY: the clients' key stays here; what the guest signs is signed anew.
+        clients = Signer(spec.key.encode(), spec.signature_scheme)
+        self.splice = Splice(self._dial, clients=clients, kernel=sign_with(self._key))
 
-    async def start(self, spec: KernelSpec) -> dict[str, Any]:
-        """Bind the channels, start the kernel, wait until it listens; the connection info for clients, without the key.
+    async def start(self, name: str, channels: Path) -> dict[str, Any]:
+        """Start the kernel, or make the one that runs its own; then let clients in.
 
-        :raise GuestError: the image has no such kernel, or it ended instead.
+        :param name: the kernelspec of the image.
+        :param channels: the path its channels' sockets start with.
+        :return: the connection info for clients, without the key.
+        :raise GuestError: the image has no such kernel, or it ended, or did not take its identity.
         """
-        self._exit = asyncio.get_running_loop().create_future()
-        if spec.transport == "ipc":
-            info = self.splice.bind_ipc(self._channels)
+        env = dict(entry.split("=", 1) for entry in self._spec.env)
+        if self._is_ready:
+            await resync_kernel(self._agent, self._key, env=env, cwd=WORK)
         else:
-            info = self.splice.bind_tcp("127.0.0.1", spec.ports)
-        await self._agent.request(
-            "kernel.start",
-            name=spec.name or None,
-            key=spec.key,
-            arguments=list(spec.arguments),
-            env=dict(entry.split("=", 1) for entry in spec.env),
-            cwd=WORK,
-        )
-        await self._wait_listening()
-        return info | {"signature_scheme": "hmac-sha256", "kernel_name": spec.name}
+            arguments = list(self._spec.arguments)
+            await self._agent.request("kernel.start", name=name, key=self._key, arguments=arguments, env=env, cwd=WORK)
+            await self._wait_listening()
+        # SECURITY: only now: nobody reaches a kernel that shares its random states with others.
+        if self._spec.transport == "ipc":
+            info = self.splice.bind_ipc(channels)
+        else:
+            info = self.splice.bind_tcp("127.0.0.1", self._spec.ports)
+        return info | {"signature_scheme": self._spec.signature_scheme, "kernel_name": name}
 
     async def ended(self, code: int) -> None:
         """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
         if not self._exit.done():
             self._exit.set_result(code)
-        self._listening.clear()
         await self.splice.drop_connections()
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""
         await self._agent.request("kernel.signal", signal=number)
 
-    async def copy_folder(self, spec: KernelSpec) -> str:
+    async def copy_folder(self) -> str:
         """Read the notebook's folder in; what was left out, for people, or empty.
 
         :raise RequestError: the folder cannot be read.
         :raise GuestError: the guest cannot store it.
         """
-        if spec.files != "copy" or not spec.folder:
+        if self._spec.files != "copy" or not self._spec.folder:
             return ""
-        folder = Path(spec.folder)
+        folder = Path(self._spec.folder)
         plan = await asyncio.to_thread(plan_copy, folder)
+        if plan.paths:
+            await self._put(folder, plan)
+        log.info("copied %d entries of %s, left out %d", len(plan.paths), folder, plan.left_out)
+        return f"{plan.left_out} entries of the folder were not copied (hidden, links, or over the limit)" * bool(
+            plan.left_out
+        )
+
+    async def _put(self, folder: Path, plan: CopyPlan) -> None:
         stream = await self._agent.open("put", path=WORK)
         try:
             with open_archive(folder, plan) as archive:
@@ -88,34 +97,26 @@ class Kernel:
             await expect_success(stream, f"copying {folder} into the sandbox")
         finally:
             stream.close()
-        log.info("copied %d entries of %s, left out %d", len(plan.paths), folder, plan.left_out)
-        return f"{plan.left_out} entries of the folder were not copied (hidden, links, or over the limit)" * bool(
-            plan.left_out
-        )
 
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).
-        listening = asyncio.create_task(self._connect("hb"))
+        listening = asyncio.create_task(self._connect("hb", LISTEN_S))
         racing: list[asyncio.Future[Any]] = [listening, self._exit]
         try:
             await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
             if self._exit.done():
                 raise GuestError(f"the kernel ended while it started (exit code {self._exit.result()})")
             listening.result().close()
-            self._listening.set()
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
     async def _dial(self, channel: str) -> socket.socket:
-        """A client's connection; called by the splice, and at once by all clients of a kernel that starts again."""
-        # In the guest, waiting means asking again and again: one that asks is enough, for all take from its processor.
-        async with asyncio.timeout(_KERNEL_WAIT_S):
-            await self._listening.wait()
-        return await self._connect(channel)
+        """A client's connection; called by the splice, which is bound when the kernel listens."""
+        return await self._connect(channel, 0.0)
 
-    async def _connect(self, channel: str) -> socket.socket:
-        return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=_KERNEL_WAIT_S)
+    async def _connect(self, channel: str, wait_s: float) -> socket.socket:
+        return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=wait_s)
 
 
 async def expect_success(stream: Frames, what: str) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hyper_kernel.agent.agent import RefusedError
 from hyper_kernel.errors import ConflictError, GuestError, RequestError
+from hyper_kernel.host.timing import step
 from hyper_kernel.host.usage import read_usage
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
@@ -21,7 +24,7 @@ from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.owner import wait_orphaned
 from hyper_kernel.shim.program import OutputLog, Program, exit_code
-from hyper_kernel.spec import KernelSpec, SandboxSpec
+from hyper_kernel.spec import KernelSpec
 from hyper_kernel.wire import Type, WireError
 
 log = logging.getLogger(__name__)
@@ -44,28 +47,35 @@ class Ending:
     orderly: bool = False
 
 
+def log_to(folder: Path) -> None:
+    """Have this process log to ``shim.log`` of a folder from here on."""
+    words = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=folder / "shim.log", level=logging.INFO, format=words, force=True)
+
+
 class Shim:
     """Owns one sandbox.
 
     :param paths: where its files are.
     :param record: what is wanted; state ``created``.
     :param source: where its machine comes from.
+    :param listener: the bound socket it is controlled by.
     """
 
-    def __init__(self, paths: Paths, record: Record, source: Source) -> None:
+    def __init__(self, paths: Paths, record: Record, source: Source, listener: socket.socket) -> None:
         self._paths = paths
         self._source = source
         self._record = record
         self._folder = paths.sandboxes / record.id
         self._run = paths.sandbox_run(record.id)
         self._control = Control(self)
+        self._listener = listener
         self._program = Program(OutputLog(self._folder / "output.jsonl"))
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._guest: Guest | None = None
         self._kernel: Kernel | None = None
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any] | None]]] = {
-            "kernel.start": self._call_kernel_start,
             "kernel.signal": self._call_kernel_signal,
             "signal": self._call_signal,
             "resize": self._call_resize,
@@ -79,16 +89,16 @@ class Shim:
 
     async def run(self) -> None:
         """The whole life; returns when everything but the record and the logs is gone."""
-        make_private(self._run)
-        try:
-            async with self._control.listen(self._run / "shim.sock"):
+        async with self._control.serve(self._listener):
+            try:
                 ending = await self._live()
                 await self._program.finish(ending.code)
                 await self._change(
                     state=State.EXITED, exit_code=ending.code, reason=ending.reason, finished_s=time.time(), qemu_pid=0
                 )
-        finally:
-            shutil.rmtree(self._run, ignore_errors=True)
+            finally:
+                # While we still serve: once we do not, the sandbox may be started again and have new sockets there.
+                shutil.rmtree(self._run, ignore_errors=True)
 
     async def _live(self) -> Ending:
         await self._change(state=State.BOOTING, started_s=time.time())
@@ -120,26 +130,32 @@ class Shim:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Boot, give the guest its identity, start the program or the kernel."""
-        plan = await plan_machine(self._paths, self._record)
-        guest = await stack.enter_async_context(self._source.start(plan.machine, self._folder, self._on_event))
+        with step(log, "plan"):
+            plan = await plan_machine(self._paths, self._record)
+        with step(log, "get a guest"):
+            source = self._source.start(plan.machine, self._folder, self._on_event, plan.ready_kernel)
+            guest = await stack.enter_async_context(source)
         self._guest = guest
         self._spawn(self._watch_machine(guest))
         guest.end.on_violation = lambda error: self._end(f"the guest broke the vsock protocol: {error}", _KILLED)
-        await guest.agent.resync(hostname=plan.hostname, scratch_mib=plan.scratch_mib, image=plan.image)
+        with step(log, "resync the guest"):
+            await guest.agent.resync(hostname=plan.hostname, scratch_mib=plan.scratch_mib, image=plan.image)
         self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
         if self._record.spec.kernel:
-            await self._start_kernel(stack, guest, self._record.spec.kernel)
+            await self._start_kernel(stack, guest, self._record.spec.kernel, plan.kernel)
         else:
             await self._start_program(guest, plan)
         await self._change(state=State.RUNNING)
 
-    async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec) -> None:
+    async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec, name: str) -> None:
         channels = self._paths.channels(spec.channels or self._record.id[:8])
         make_private(channels.parent)
-        self._kernel = Kernel(guest.agent, channels)
+        self._kernel = Kernel(guest.agent, spec, guest.kernel_key)
         stack.push_async_callback(self._kernel.splice.close)
-        note = await self._kernel.copy_folder(spec)
-        connection = await self._kernel.start(spec)
+        with step(log, "copy the folder"):
+            note = await self._kernel.copy_folder()
+        with step(log, "start or resync the kernel"):
+            connection = await self._kernel.start(name, channels)
         self._record = self._record.changed(connection=connection, notes=(note,) if note else ())
 
     async def _start_program(self, guest: Guest, plan: Plan) -> None:
@@ -233,16 +249,6 @@ class Shim:
         if self._guest is None or self._record.state is not State.RUNNING:
             raise ConflictError(f"sandbox {self._record.name} is {self._record.state}, not running")
         return self._guest
-
-    async def _call_kernel_start(self, kernel: dict[str, Any]) -> dict[str, Any]:
-        self._ready()
-        if self._kernel is None:
-            raise ConflictError(f"sandbox {self._record.name} runs no kernel")
-        spec = SandboxSpec.from_dict({"kernel": kernel}).kernel
-        assert spec
-        connection = await self._kernel.start(spec)
-        await self._change(connection=connection, exit_code=-1)
-        return connection
 
     async def _call_kernel_signal(self, signal: int) -> None:
         self._ready()

@@ -22,14 +22,21 @@ from hyper_kernel.host.lock import hold_lock
 from hyper_kernel.hypervisor import MachineConfig, Ram
 from hyper_kernel.paths import make_private
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+#: A template's memory and state can neither grow, shrink nor be written, and that stays so; see memfd_create(2).
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _CHUNK = 1 << 18
 _ZEROS = bytes(_CHUNK)
+#: Templates that a process keeps loaded; each takes what of its memory is not zero.
+_MAX_HELD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A template as its folder describes it. ``memory_bytes`` is what of the memory is not zero."""
+    """A template as its folder describes it.
+
+    ``memory_bytes`` is what of the memory is not zero; ``kernel_key`` what the kernel that runs in it signs with, empty
+    where none does.
+    """
 
     key: str
     folder: Path
@@ -37,6 +44,7 @@ class Template:
     memory_bytes: int
     memory_digest: str
     state_digest: str
+    kernel_key: str
 
 
 class TemplateStore:
@@ -47,6 +55,7 @@ class TemplateStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._held: dict[str, Ram] = {}
 
     def find(self, key: str) -> Template | None:
         """The template of this key, or None."""
@@ -82,11 +91,12 @@ class TemplateStore:
             with tempfile.TemporaryDirectory(prefix=f".baking-{key}-", dir=self._folder) as folder:
                 yield Path(folder)
 
-    def add(self, key: str, baked: Path, memory: int, facts: dict[str, Any]) -> Template:
+    def add(self, key: str, baked: Path, memory: int, facts: dict[str, Any], kernel_key: str = "") -> Template:
         """Keep what was baked.
 
         :param baked: a folder of :meth:`baking` that holds ``state``.
         :param memory: the memory's memfd.
+        :param kernel_key: what its kernel signs with.
         :raise HostError: the disk refuses.
         """
         try:
@@ -98,6 +108,7 @@ class TemplateStore:
                 "memory_bytes": copied,
                 "memory_digest": digest,
                 "state_digest": hashlib.sha256((baked / "state").read_bytes()).hexdigest(),
+                "kernel_key": kernel_key,
             }
             (baked / "manifest.json").write_text(json.dumps(manifest))
             self.remove(key)
@@ -110,35 +121,67 @@ class TemplateStore:
             raise HostError(f"cannot keep a template in {self._folder}: {exc}", hint="free some space") from exc
         return Template(folder=kept, **manifest)
 
+    def hold(self, key: str) -> None:
+        """Load a template and keep it loaded, for this process and those it forks, which so share its pages.
+
+        The one that was asked for longest ago goes when there are more than ``_MAX_HELD``.
+
+        :raise HostError: as :meth:`load`.
+        """
+        template = self.find(key)
+        ram = self._held.pop(key, None)
+        if template is None:
+            if ram:
+                _close(ram)
+            return
+        os.utime(template.folder / "manifest.json")
+        self._held[key] = ram or self._read(template)
+        if len(self._held) > _MAX_HELD:
+            _close(self._held.pop(next(iter(self._held))))
+
     @contextmanager
-    def load(self, template: Template, memory_mib: int) -> Iterator[Ram]:
-        """Its memory in a sealed memfd, and its state, both verified.
+    def load(self, template: Template) -> Iterator[Ram]:
+        """Its memory and its state in sealed memfds, both verified.
 
         :raise HostError: it is damaged (it is removed then), or the host refuses the memory.
         """
-        fd = os.memfd_create("hyper-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        if held := self._held.get(template.key):
+            yield held
+            return
+        ram = self._read(template)
         try:
-            os.ftruncate(fd, memory_mib << 20)
+            yield ram
+        finally:
+            _close(ram)
+
+    def _read(self, template: Template) -> Ram:
+        memory, state = _open_memfd(), _open_memfd()
+        try:
             with open(template.folder / "memory", "rb") as file:
-                _, digest = _copy_sparse(file.fileno(), fd)
-            state = template.folder / "state"
-            damaged = digest != template.memory_digest
-            if damaged or hashlib.sha256(state.read_bytes()).hexdigest() != template.state_digest:
+                _, memory_digest = _copy_sparse(file.fileno(), memory)
+            content = (template.folder / "state").read_bytes()
+            state_digest = hashlib.sha256(content).hexdigest()
+            if (memory_digest, state_digest) != (template.memory_digest, template.state_digest):
                 self.remove(template.key)
                 raise HostError(f"template {template.key[:12]} was damaged and is removed", hint="run: hyper setup")
-            # SECURITY: nobody, a guest's broken-out QEMU included, can change what clones start from.
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            yield Ram(fd=fd, state=state)
-        except OSError as exc:
-            raise HostError(f"cannot load template {template.key[:12]}: {exc}", hint="run: hyper setup") from exc
-        finally:
-            os.close(fd)
+            os.pwrite(state, content, 0)
+            for fd in (memory, state):
+                # SECURITY: nobody, a guest's broken-out QEMU included, can change what clones start from.
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        except BaseException as exc:
+            os.close(memory)
+            os.close(state)
+            if isinstance(exc, OSError):
+                raise HostError(f"cannot load template {template.key[:12]}: {exc}", hint="run: hyper setup") from exc
+            raise
+        return Ram(fd=memory, state=Path(f"/proc/self/fd/{state}"))
 
 
-def template_facts(config: MachineConfig, hypervisor: str) -> dict[str, Any]:
+def template_facts(config: MachineConfig, hypervisor: str, kernel: str | None = None) -> dict[str, Any]:
     """Everything that a template depends on: a machine that differs in any of it must not start from it.
 
     :param hypervisor: which build of it.
+    :param kernel: the image's kernelspec whose kernel runs in it; None: none does.
     """
     return {
         "hypervisor": hypervisor,
@@ -148,12 +191,23 @@ def template_facts(config: MachineConfig, hypervisor: str) -> dict[str, Any]:
         "cmdline": config.cmdline,
         "files": [_identify(path) for path in (config.kernel, config.initrd, *config.disks)],
         "wire": wire.VERSION,
+        "kernel": kernel,
     }
 
 
 def template_key(facts: dict[str, Any]) -> str:
     """The name of the template with these facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _open_memfd() -> int:
+    return os.memfd_create("hyper-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _close(ram: Ram) -> None:
+    os.close(ram.fd)
+    if ram.state:
+        os.close(int(ram.state.name))
 
 
 def _identify(path: Path) -> list[Any]:

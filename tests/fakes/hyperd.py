@@ -16,7 +16,7 @@ from hyper_kernel.oci.store import Image
 from hyper_kernel.paths import find_paths
 
 
-class FakeNursery:
+class FakeShims:
     """Starts each shim as a process of its own."""
 
     def __init__(self):
@@ -25,10 +25,12 @@ class FakeNursery:
     async def start(self):
         pass
 
-    async def fork(self, sandbox_id):
+    async def get(self, record, listener):
         for child in self._children:
             child.poll()
-        child = subprocess.Popen([sys.executable, "-m", "tests.fakes.shim", sandbox_id], start_new_session=True)
+        fd = listener.fileno()
+        argv = [sys.executable, "-m", "tests.fakes.shim", record.id, str(fd)]
+        child = subprocess.Popen(argv, start_new_session=True, pass_fds=[fd])
         self._children.append(child)
         return child.pid
 
@@ -86,7 +88,7 @@ def main():
     asyncio.run(
         run(
             find_paths(),
-            FakeNursery(),
+            FakeShims(),
             FakeImages(),
             idle_exit_s=options.idle_exit_s,
             on_ready=lambda: tell_ready(options.ready_fd),

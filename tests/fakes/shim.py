@@ -101,7 +101,8 @@ async def _read(stream, kind, on_output):
 
 
 class FakeShim:
-    def __init__(self, paths, sandbox_id):
+    def __init__(self, paths, sandbox_id, listener):
+        self.listener = listener
         self.sandboxes = paths.sandboxes
         self.folder = paths.sandboxes / sandbox_id
         self.run_folder = paths.sandbox_run(sandbox_id)
@@ -117,11 +118,8 @@ class FakeShim:
         self.exit = None
 
     async def run(self):
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind(str(self.run_folder / "shim.sock"))
-        listener.listen()
-        accepting = asyncio.create_task(self._accept(listener))
+        self.listener.setblocking(False)
+        accepting = asyncio.create_task(self._accept(self.listener))
         await self._change(state=State.BOOTING, started_s=time.time(), shim_pid=os.getpid())
         reason, code = await self._live()
         self.exit = {"code": code, "signal": None}
@@ -226,10 +224,6 @@ class FakeShim:
         elif op == "kernel.signal":
             if args["signal"] == signal.SIGKILL:
                 await self._change(exit_code=137)
-        elif op == "kernel.start":
-            connection = {**self.record.connection, "n": self.record.connection["n"] + 1}
-            await self._change(connection=connection, exit_code=-1)
-            return connection
         else:
             raise ValueError(op)
         return {}
@@ -317,7 +311,7 @@ class FakeShim:
 
 
 async def main():
-    await FakeShim(find_paths(), sys.argv[1]).run()
+    await FakeShim(find_paths(), sys.argv[1], socket.socket(fileno=int(sys.argv[2]))).run()
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_cleanup_twice_and_before_any_start_does_nothing(provisioner):
 
 
 def test_arguments_of_the_caller_follow_the_kernelspecs(provisioner):
-    manager = SimpleNamespace(session=SimpleNamespace(key=b"k"))
+    manager = SimpleNamespace(session=SimpleNamespace(key=b"k", signature_scheme="hmac-sha256"))
     provisioner._trait_values["parent"] = manager
     asyncio.run(provisioner.pre_launch(env={}, extra_arguments=["--HistoryManager.hist_file=:memory:"]))
     assert provisioner._kernel_spec({}).arguments == ("--HistoryManager.hist_file=:memory:",)

@@ -1,0 +1,82 @@
+"""A Jupyter kernel in a guest, as the host itself uses it: started, warmed, given its own identity."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from hyper_kernel import wire
+from hyper_kernel.agent.agent import Agent
+from hyper_kernel.channels.client import KernelClient
+from hyper_kernel.channels.signing import Signer
+from hyper_kernel.errors import GuestError
+
+#: Where a notebook's folder stands in the guest.
+WORK = "/work"
+#: How kernels in guests sign, whatever their clients do.
+SCHEME = "hmac-sha256"
+#: How long a started kernel may take until it listens, and to answer the host, in seconds.
+LISTEN_S = 60.0
+_ANSWER_S = 60.0
+#: What runs in a cloned kernel before anybody reaches it.
+IDENTITY_SOURCE = Path(__file__).with_name("identity.py").read_text()
+
+
+def new_key() -> str:
+    """A key for a kernel to sign with. SECURITY: never the clients', which so enters no guest."""
+    return secrets.token_hex(32)
+
+
+def sign_with(key: str) -> Signer:
+    """What signs as a kernel in a guest does."""
+    return Signer(key.encode(), SCHEME)
+
+
+@asynccontextmanager
+async def open_client(agent: Agent, key: str) -> AsyncIterator[KernelClient]:
+    """The host's own client of a kernel that listens or is about to.
+
+    :raise GuestError: nobody listens, or it does not speak as a kernel does.
+    """
+    sock = await agent.connect(wire.KERNEL_PORTS["shell"], wait_s=LISTEN_S)
+    async with KernelClient.open(sock, sign_with(key)) as client:
+        yield client
+
+
+async def warm_kernel(agent: Agent, key: str) -> None:
+    """Use a kernel once, without a trace in its session: what it needs for that is loaded and translated then.
+
+    :raise GuestError: it does not answer.
+    """
+    async with open_client(agent, key) as client:
+        await client.request("kernel_info_request", {}, deadline_s=_ANSWER_S)
+        await _execute(client, "1+1;")
+
+
+async def resync_kernel(agent: Agent, key: str, *, env: Mapping[str, str], cwd: str) -> None:
+    """Give a cloned kernel its own randomness, names, environment and folder; after the agent's resync.
+
+    :raise GuestError: it does not acknowledge.
+    """
+    arguments = {"seed": secrets.token_bytes(64), "env": dict(env), "cwd": cwd}
+    # One expression whose value is None, with a namespace of its own: the user's session sees nothing of it.
+    code = f"exec({IDENTITY_SOURCE!r}, {{'__name__': 'hyper_identity', 'arguments': {arguments!r}}})"
+    async with open_client(agent, key) as client:
+        # SECURITY: an answer other than "ok" is an error here, and nobody reaches the kernel then.
+        await _execute(client, code)
+
+
+async def _execute(client: KernelClient, code: str) -> None:
+    content: dict[str, Any] = {
+        "code": code,
+        "silent": True,
+        "store_history": False,
+        "user_expressions": {},
+        "allow_stdin": False,
+        "stop_on_error": False,
+    }
+    reply = await client.request("execute_request", content, deadline_s=_ANSWER_S)
+    if reply.get("status") != "ok":
+        problem = f"{reply.get('ename')}: {reply.get('evalue')}"[:500]
+        raise GuestError(f"the kernel refused to take its identity: {problem}", hint="run: hyper template rm")

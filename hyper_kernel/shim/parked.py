@@ -1,0 +1,142 @@
+"""Parked clones: started, warmed and paused before anybody asks for them."""
+
+import logging
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hyper_kernel.errors import GuestError, HostError, HyperError
+from hyper_kernel.host.orders import receive_order, send_order
+from hyper_kernel.hypervisor import MachineConfig
+from hyper_kernel.oci.store import ImageStore
+from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.sandbox.kernel import WORK, resync_kernel, warm_kernel
+from hyper_kernel.sandbox.plan import Shape, plan_boot, plan_image
+from hyper_kernel.sandbox.record import Record
+from hyper_kernel.sandbox.source import Guest, OnEvent, Source
+from hyper_kernel.shim.shim import Shim, log_to
+
+log = logging.getLogger(__name__)
+
+
+async def park(paths: Paths, shape: Shape, hyperd: socket.socket, source: Source) -> None:
+    """Park one clone; become the shim of the sandbox that claims it, or end when hyperd lets go of its side.
+
+    hyperd is told ``{"parked": True}`` or ``{"failed": reason}``; it claims with ``{"id": sandbox}`` and the socket
+    that the shim is to be controlled by.
+    """
+    folder = make_private(paths.parked / str(os.getpid()))
+    log_to(folder)
+    try:
+        async with AsyncExitStack() as stack:
+            try:
+                parked = await stack.enter_async_context(_start(paths, shape, folder, source))
+                await parked.rest()
+                send_order(hyperd, {"parked": True})
+            except HyperError as exc:
+                send_order(hyperd, {"failed": str(exc)})
+                return
+            try:
+                claim, (listener,) = await receive_order(hyperd)
+            except EOFError:
+                return
+            hyperd.close()
+            record = Record.load(paths.sandboxes / claim["id"]).changed(shim_pid=os.getpid())
+            log_to(paths.sandboxes / record.id)
+            shim = Shim(paths, record, PoolSource(parked, source), socket.socket(fileno=listener))
+            await shim.run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Parked:
+    """A guest that rests until it is claimed.
+
+    :param config: the machine it is.
+    :param kernel: the kernelspec whose kernel runs in it.
+    """
+
+    def __init__(self, config: MachineConfig, kernel: str | None) -> None:
+        self._config = config
+        self._kernel = kernel
+        self._guest: Guest | None = None
+        self._on_event: OnEvent = lambda event: None
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """An event of the guest's agent; nobody hears it before the claim."""
+        self._on_event(event)
+
+    async def warm(self, guest: Guest, image: dict[str, Any], scratch_mib: int) -> None:
+        """Do once, with an identity for nobody, what a claim will do: its code is translated and at hand then.
+
+        :raise GuestError: the guest does not take it, or lacks the kernel.
+        """
+        if self._kernel is not None and not guest.kernel_key:
+            raise GuestError("it has no kernel running", hint="run: hyper template bake")
+        await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
+        if guest.kernel_key:
+            await warm_kernel(guest.agent, guest.kernel_key)
+            await resync_kernel(guest.agent, guest.kernel_key, env={}, cwd=WORK)
+        self._guest = guest
+
+    async def rest(self) -> None:
+        """Stop its processors."""
+        assert self._guest
+        await self._guest.machine.pause()
+
+    async def wake(self, config: MachineConfig, folder: Path, on_event: OnEvent, kernel: str | None) -> Guest | None:
+        """The guest, running, if it is what is wanted; its console goes on in ``folder``.
+
+        :raise HostError: its machine has ended meanwhile.
+        """
+        # SECURITY: what was parked before an update of image, guest or hypervisor is used no more.
+        if self._guest is None or (replace(config, name=self._config.name), kernel) != (self._config, self._kernel):
+            return None
+        self._guest.machine.move_console(folder)
+        self._on_event = on_event
+        await self._guest.machine.resume()
+        return self._guest
+
+
+class PoolSource:
+    """Gives the guest that was parked where it will do, and otherwise one of another source.
+
+    :param parked: it; ended by whoever started it.
+    :param other: asked otherwise.
+    """
+
+    def __init__(self, parked: Parked, other: Source) -> None:
+        self._parked = parked
+        self._other = other
+
+    @asynccontextmanager
+    async def start(
+        self, config: MachineConfig, folder: Path, on_event: OnEvent, kernel: str | None = None
+    ) -> AsyncIterator[Guest]:
+        """See :class:`hyper_kernel.sandbox.source.Source`."""
+        try:
+            guest = await self._parked.wake(config, folder, on_event, kernel)
+        except (HostError, OSError) as exc:
+            log.warning("the parked clone cannot be used: %s", exc)
+            guest = None
+        if guest:
+            yield guest
+            return
+        async with self._other.start(config, folder, on_event, kernel) as other:
+            yield other
+
+
+@asynccontextmanager
+async def _start(paths: Paths, shape: Shape, folder: Path, source: Source) -> AsyncIterator[Parked]:
+    """Start and warm a clone of a shape."""
+    image = ImageStore(paths.images).get(shape.image_id)
+    config = await plan_boot(paths, image, memory_mib=shape.memory_mib, cpus=shape.cpus, name=f"parked-{os.getpid()}")
+    parked = Parked(config, shape.kernel)
+    async with source.start(config, folder, parked.on_event, shape.kernel) as guest:
+        await parked.warm(guest, plan_image(image.config), shape.memory_mib // 2)
+        yield parked
