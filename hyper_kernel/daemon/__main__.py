@@ -4,14 +4,19 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import sys
 
 from hyper_kernel.daemon.app import IDLE_EXIT_S, run
 from hyper_kernel.errors import HyperError
+from hyper_kernel.limits import MAX_LIVE
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import find_paths
 from hyper_kernel.shim.nursery import Nursery
 from hyper_kernel.shim.pool import Pool
+
+#: Descriptors hyperd may need: of each live sandbox its shim, and for who is attached or waits; and some of its own.
+MAX_FILES = 4 * MAX_LIVE + 256
 
 
 def main() -> int:
@@ -20,6 +25,7 @@ def main() -> int:
     if options.detach and os.fork():
         return 0  # the parent's parent reaps it at once; hyperd belongs to init from here on
     set_up_log(options.log_level)
+    raise_file_limit()
     paths = find_paths()
     try:
         asyncio.run(
@@ -45,6 +51,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--detach", action="store_true", help="go on in the background")
     parser.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
     return parser.parse_args()
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many descriptors as it may need; the usual 1024 are for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def set_up_log(level: str) -> None:

@@ -42,6 +42,8 @@ class Box:
         self.readers = 0
         self._sandboxes = paths.sandboxes
         self._changed = asyncio.Event()
+        #: What the disk has, as far as we wrote it.
+        self._saved: Record | None = record
         self.record = record.changed(name=self._saved_name() or record.name)
 
     def __repr__(self) -> str:
@@ -93,7 +95,9 @@ class Box:
         self.record = self.record.changed(
             state=State.CREATED, started_s=0.0, finished_s=0.0, exit_code=-1, reason="", shim_pid=0, qemu_pid=0
         )
-        self.save()
+        if self.record != self._saved:
+            self.save()
+        self._saved = None  # from here on the shim writes it
         self.record = self.record.changed(state=State.BOOTING)
 
     def save(self) -> None:
@@ -101,6 +105,7 @@ class Box:
         try:
             if self.folder.exists():
                 self.record.save(self._sandboxes)
+                self._saved = self.record
         except HyperError as exc:
             log.error("%s", exc)
 

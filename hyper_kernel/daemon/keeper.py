@@ -112,7 +112,8 @@ class Keeper:
             await self._look_for(box)
         if box.shim is shim:
             box.shim = None
-            box.save()
+            if not box.record.spec.auto_remove:  # else it goes next
+                box.save()
             box.publish()
 
     async def _look_for(self, box: Box) -> None:

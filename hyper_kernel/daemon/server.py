@@ -159,11 +159,11 @@ class Call:
             raise RequestError("the body is not a JSON object")
         return value or {}
 
-    async def begin(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """Send the answer's head; :meth:`write` and the handler's end follow."""
+    async def begin(self, status: int = 200, headers: dict[str, str] | None = None, first: bytes = b"") -> None:
+        """Send the answer's head with its first bytes; :meth:`write` and the handler's end follow."""
         self.started = True
         line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
-        await self._connection.write_headers(line, HTTPHeaders({**_HEADERS, **(headers or {})}))
+        await self._connection.write_headers(line, HTTPHeaders({**_HEADERS, **(headers or {})}), first or None)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the answer; waits while the client is slow."""
@@ -182,9 +182,8 @@ class Call:
             headers.setdefault("Content-Type", "application/json")
         if answer.status not in (204, 304):
             headers.setdefault("Content-Length", str(len(body or b"")))
-        await self.begin(answer.status, headers)
-        if body and self.method != "HEAD" and answer.status not in (204, 304):
-            await self.write(body)
+        has_body = body and self.method != "HEAD" and answer.status not in (204, 304)
+        await self.begin(answer.status, headers, body if has_body else b"")
 
     async def hijack(self, *, multiplexed: bool) -> Hijacked:
         """Answer as Docker's attach does and take the connection over.

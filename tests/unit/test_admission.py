@@ -4,6 +4,8 @@ import asyncio
 import functools
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -169,6 +171,16 @@ async def test_the_starts_under_way_are_in_the_facts():
     await admission.wait_turn()
     with pytest.raises(BusyError, match="and 2 that start"):
         admission.check(live=2)
+
+
+def test_hyperd_may_open_a_descriptor_for_every_sandbox():
+    script = (
+        "import resource as r, hyper_kernel.daemon.__main__ as main\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, min(2048, r.getrlimit(r.RLIMIT_NOFILE)[1])))\n"
+        "main.raise_file_limit(); soft, hard = r.getrlimit(r.RLIMIT_NOFILE)\n"
+        "assert soft == hard, soft\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
 
 
 @pytest.fixture
