@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hyper_kernel.cli.arguments import Image, Live
+from hyper_kernel.cli.crowd import Crowd, plan_names
 from hyper_kernel.cli.terminal import Input, copy_output, forwarded_signals, raw_terminal, terminal_size
 from hyper_kernel.client import Client, Stream
 from hyper_kernel.errors import HyperError, RequestError
@@ -37,6 +38,12 @@ def run(
     interactive: _Interactive = False,
     tty: _Tty = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running, print its id.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", "-n", help="Run so many of it, 32 at a time; -d: all at once.", min=1, show_default=False
+        ),
+    ] = None,
     remove: Annotated[bool, typer.Option("--rm", help="Remove the sandbox when it has exited.")] = False,
     name: Annotated[str, typer.Option(help="What to call the sandbox.")] = "",
     memory: Annotated[str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.")] = "512m",
@@ -55,9 +62,11 @@ def run(
 ) -> None:
     """Run a program in a new sandbox; options after IMAGE belong to the program.
 
-    Exits with the program's code; 125 where Hyper Kernel failed, 126 and 127 as a shell.
+    Exits with the program's code (of many, the highest); 125 where Hyper Kernel failed, 126 and 127 as a shell.
     """
     _check_terminal(interactive=interactive, tty=tty)
+    if count and (interactive or tty):
+        raise RequestError("one input or terminal cannot be shared by many", hint="leave out -i and -t, or -n")
     client = Client()
     argv = plan_argv(client, image, command or [], entrypoint)
     process = ProcessSpec(argv=argv, env=plan_env(env or []), cwd=workdir, user=user, tty=tty, open_stdin=interactive)
@@ -70,6 +79,9 @@ def run(
         auto_remove=remove,
         process=process,
     )
+    if count:
+        crowd = Crowd(client, spec, plan_names(name, count))
+        raise typer.Exit(crowd.start() if detach else crowd.run())
     record = client.create(spec, name)
     if detach:
         client.start(record.id)

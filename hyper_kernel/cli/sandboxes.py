@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hyper_kernel.cli.arguments import Any_, AnyMany, AsJson, LiveMany
+from hyper_kernel.cli.crowd import call_all
 from hyper_kernel.cli.tables import show_json, show_table
 from hyper_kernel.client import Client
 from hyper_kernel.errors import HyperError
@@ -139,14 +140,14 @@ def events(as_json: AsJson = False) -> None:
 
 
 def _each(refs: list[str], act: Callable[[str], object]) -> None:
-    """Act on each, print those that worked, and fail at the end if any failed.
+    """Act on all side by side, print those that worked, in their order, and fail at the end if any failed.
 
     :raise HyperError: the last failure; earlier ones are printed.
     """
     failed: HyperError | None = None
-    for ref in refs:
+    for ref, call in zip(refs, call_all(act, refs), strict=True):
         try:
-            act(ref)
+            call.result()
         except HyperError as exc:
             if failed:
                 print(f"hyper: {failed}", file=sys.stderr)

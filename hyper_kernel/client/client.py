@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPException, HTTPResponse
+from threading import Lock
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -49,6 +50,7 @@ class Client:
         self.paths = paths or find_paths()
         self._start = start
         self._checked = not start
+        self._checking = Lock()
 
     # -- hyperd -------------------------------------------------------------------------------------------------
 
@@ -347,12 +349,13 @@ class Client:
 
     def _check_version(self) -> None:
         """Once per client: a hyperd of another version is replaced."""
-        if self._checked:
-            return
-        theirs = find_version(self.paths)
-        if theirs != __version__:
-            ensure_daemon(self.paths)
-        self._checked = True
+        with self._checking:
+            if self._checked:
+                return
+            theirs = find_version(self.paths)
+            if theirs != __version__:
+                ensure_daemon(self.paths)
+            self._checked = True
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Process:
         self._env = {"PATH": os.environ["PATH"], **env}
         self._cwd = cwd
         self._terminal = None
+        self.pid = 0
 
     async def start(self):
         """:raise FileNotFoundError, PermissionError: as the system says."""
@@ -92,7 +93,8 @@ class Process:
 
     def signal(self, number):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+            if self.pid:
+                os.killpg(self.pid, number)
 
 
 async def _read(stream, kind, on_output):
@@ -122,6 +124,8 @@ class FakeShim:
         accepting = asyncio.create_task(self._accept(self.listener))
         await self._change(state=State.BOOTING, started_s=time.time(), shim_pid=os.getpid())
         reason, code = await self._live()
+        if self.process:  # one that was killed while its program started
+            self.process.signal(signal.SIGKILL)
         self.exit = {"code": code, "signal": None}
         await self._deliver(Type.EXIT, self.exit)
         await self._change(state=State.EXITED, exit_code=code, reason=reason, finished_s=time.time())
