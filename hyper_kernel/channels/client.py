@@ -31,7 +31,7 @@ MAX_REPLY = 1 << 20
 HANDSHAKE_S = 10.0
 REPLY_S = 30.0
 _CHUNK = 64 * 1024
-#: Of Jupyter's messages; the form of all that this client sends is older.
+#: The version of Jupyter's messages: nothing newer is used here.
 _PROTOCOL = "5.3"
 
 
@@ -116,6 +116,8 @@ class KernelClient:
                 return result
             finally:
                 self._flow.take_output()  # greeting and commands, which nobody needs
+            # SECURITY: sock_recv does not wait while it need not: without this a flood would hold the deadline off.
+            await asyncio.sleep(0)
             data = await asyncio.get_running_loop().sock_recv(self._sock, _CHUNK)
             if not data:
                 raise GuestError("the kernel closed its connection")

@@ -17,7 +17,7 @@ from typing import Any
 
 from hyper_kernel.channels.message import Resigner, pass_small, pass_subscription
 from hyper_kernel.channels.signing import Signer
-from hyper_kernel.channels.zmtp import MAX_MESSAGE, SUBSCRIBER, Codec, Message, Steps, ZmtpError
+from hyper_kernel.channels.zmtp import MAX_MESSAGE, SUBSCRIBER, Codec, ZmtpError
 from hyper_kernel.errors import HostError, HyperError
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class Splice:
 
     :param dial: connects to a channel of the kernel; it waits while the kernel starts.
     :param clients: the key that clients sign with. SECURITY: the guest sees neither it nor what it signed.
-    :param kernel: the key that the kernel signs with. Without both, signatures pass as they are.
+    :param kernel: the key that the kernel signs with.
     """
 
-    def __init__(self, dial: Dial, *, clients: Signer | None = None, kernel: Signer | None = None) -> None:
+    def __init__(self, dial: Dial, *, clients: Signer, kernel: Signer) -> None:
         self._dial = dial
         self._clients = clients
         self._kernel = kernel
@@ -160,8 +160,6 @@ class Splice:
         """What may pass on a channel. SECURITY: a guest is held to its part; nothing else of it reaches a client."""
         if channel == "hb":
             return Codec(pass_small)
-        if self._clients is None or self._kernel is None:
-            return Codec(_pass_all, SUBSCRIBER)
         if outward:
             return Codec(Resigner(self._kernel, self._clients, _refuse))
         if channel == "iopub":
@@ -186,6 +184,9 @@ class Splice:
                             self.bytes_in += len(chunk)
                     self._charge(codec.held - held)
                     held = codec.held
+                    # SECURITY: neither call above waits while it need not: who sends faster than this reads must not
+                    # keep all others of this loop from their turn.
+                    await asyncio.sleep(0)
         finally:
             self._backlog -= held
         with contextlib.suppress(OSError):
@@ -196,11 +197,6 @@ class Splice:
         # SECURITY: a cap for one message is none for many connections that each hold most of one.
         if self._backlog > MAX_BACKLOG:
             raise ZmtpError(f"all connections together hold over {MAX_BACKLOG} bytes")
-
-
-def _pass_all(message: Message) -> Steps[None]:
-    while message.more:
-        yield from message.let_through()
 
 
 def _refuse() -> None:

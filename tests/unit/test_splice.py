@@ -11,7 +11,7 @@ from hyper_kernel.channels import splice as splice_module
 from hyper_kernel.channels.message import DELIMITER
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import CHANNELS, Splice
-from hyper_kernel.channels.zmtp import GREETING, frame, ready
+from hyper_kernel.channels.zmtp import GREETING, SUBSCRIBE, frame, ready
 from hyper_kernel.errors import GuestError, HostError
 
 CLIENTS, GUEST = Signer(b"the clients'"), Signer(b"the guest's")
@@ -239,18 +239,43 @@ def test_a_clients_forged_messages_are_dropped_and_told_once(tmp_path, caplog):
     assert record.message == "dropped messages to shell that are not signed with the clients' key"
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_a_clients_nonsense_ends_its_connection(tmp_path, caplog, channel):
+def test_a_flood_leaves_the_others_their_turn(tmp_path):
+    async def work(kernel, splice, info):
+        flooding = socket.socket(socket.AF_UNIX)
+        flooding.connect(f"{info['ip']}-{info['shell_port']}")
+        _, guest = await kernel.dialled.get()
+        flood = asyncio.create_task(asyncio.to_thread(flooding.sendall, OPENING + signed(GUEST) * 300_000))
+        assert await receive(asyncio.get_running_loop(), guest, OPENING)
+        await the_other_connections_go_on(kernel, info)
+        assert not flood.done()
+        flooding.shutdown(socket.SHUT_RDWR)
+        await asyncio.gather(flood, return_exceptions=True)
+        flooding.close()
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channel", "sent"),
+    [
+        *[(channel, b"\xff\xff") for channel in CHANNELS],
+        ("shell", frame(SUBSCRIBE, command=True)),
+        ("control", frame(b"no delimiter")),
+        ("iopub", signed(CLIENTS)),
+        ("hb", b"\2" + (1 << 17).to_bytes(8, "big")),
+    ],
+)
+def test_a_clients_nonsense_ends_its_connection(tmp_path, caplog, channel, sent):
     async def work(kernel, splice, info):
         reader, writer = await connect(info, channel)
         _, guest = await kernel.dialled.get()
-        writer.write(OPENING + b"\xff\xff")
+        writer.write(OPENING + sent)
         assert await reader.read() == b""
         assert await receive(asyncio.get_running_loop(), guest, OPENING)
         writer.close()
 
     run(work, tmp_path)
-    assert f"ended a connection to {channel} for what a client sent: a frame's flags are 0xff" in caplog.text
+    assert f"ended a connection to {channel} for what a client sent: " in caplog.text
 
 
 def test_all_connections_together_hold_no_more_than_the_backlog(tmp_path, caplog, monkeypatch):
