@@ -10,22 +10,25 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel import wire
 from hyper_kernel.errors import HostError
-from hyper_kernel.host.lock import hold_lock
+from hyper_kernel.host.lock import hold_lock, try_lock
 from hyper_kernel.hypervisor import MachineConfig, Ram
 from hyper_kernel.paths import make_private
+from hyper_kernel.template.evict import Use, decide_eviction
 
 #: A template's memory and state can neither grow, shrink nor be written, and that stays so; see memfd_create(2).
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _CHUNK = 1 << 18
 _ZEROS = bytes(_CHUNK)
+_BAKING = ".baking-"
 #: Templates that a process keeps loaded; each takes what of its memory is not zero.
 _MAX_HELD = 4
 
@@ -46,6 +49,16 @@ class Template:
     state_digest: str
     kernel_key: str
 
+    @property
+    def used_s(self) -> float:
+        """When it was used last, or baked, in seconds since the epoch; 0.0 where it is gone."""
+        return _changed_s(self.folder / "manifest.json")
+
+    @property
+    def baked_s(self) -> float:
+        """When it was baked, in seconds since the epoch; 0.0 where it is gone."""
+        return _changed_s(self.folder / "memory")
+
 
 class TemplateStore:
     """The templates of one user.
@@ -55,7 +68,7 @@ class TemplateStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, Ram] = {}
+        self._held: dict[str, tuple[Template, Ram]] = {}
 
     def find(self, key: str) -> Template | None:
         """The template of this key, or None."""
@@ -67,9 +80,9 @@ class TemplateStore:
             return None
 
     def templates(self) -> list[Template]:
-        """All templates, newest first."""
-        folders = sorted(self._folder.glob("*/manifest.json"), key=lambda path: -path.stat().st_mtime)
-        return [found for path in folders if (found := self.find(path.parent.name))]
+        """All templates, the one that was used last first."""
+        found = [one for folder in self._folders() if (one := self.find(folder.name))]
+        return sorted(found, key=lambda one: -one.used_s)
 
     def remove(self, key: str) -> None:
         """Remove one; machines that were started from it live on. Again: nothing happens."""
@@ -83,12 +96,12 @@ class TemplateStore:
         """
         make_private(self._folder)
         with hold_lock(self._folder / f"{key}.lock"):
-            for left in self._folder.glob(f".baking-{key}-*"):  # of a process that was killed
+            for left in self._folder.glob(f"{_BAKING}{key}-*"):  # of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             if self.find(key):
                 yield None
                 return
-            with tempfile.TemporaryDirectory(prefix=f".baking-{key}-", dir=self._folder) as folder:
+            with tempfile.TemporaryDirectory(prefix=f"{_BAKING}{key}-", dir=self._folder) as folder:
                 yield Path(folder)
 
     def add(self, key: str, baked: Path, memory: int, facts: dict[str, Any], kernel_key: str = "") -> Template:
@@ -119,25 +132,52 @@ class TemplateStore:
         except OSError as exc:
             self.remove(key)
             raise HostError(f"cannot keep a template in {self._folder}: {exc}", hint="free some space") from exc
+        self.evict(keep=key, hypervisor=facts.get("hypervisor", ""))
         return Template(folder=kept, **manifest)
+
+    def evict(self, *, keep: str = "", hypervisor: str = "") -> list[str]:
+        """Remove templates that can never be used again, were not used for long, or are too much; their keys.
+
+        :param keep: the key of one that stays in any case.
+        :param hypervisor: which build of it is here; empty: not known.
+        """
+        uses = [_look_at(folder, self.find(folder.name), hypervisor) for folder in self._folders()]
+        gone = []
+        for key in decide_eviction(uses, time.time(), keep):
+            with try_lock(self._folder / f"{key}.lock") as held:
+                if held:  # else it is being baked anew
+                    self.remove(key)
+                    gone.append(key)
+        for left in self._folder.glob(f"{_BAKING}*"):  # of processes that were killed
+            key = left.name.split("-")[1]
+            with try_lock(self._folder / f"{key}.lock") as held:
+                if held and key != keep:
+                    shutil.rmtree(left, ignore_errors=True)
+        return gone
+
+    def _folders(self) -> list[Path]:
+        """What is, or was meant to be, a template each."""
+        return list(self._folder.glob("[!.]*/"))
 
     def hold(self, key: str) -> None:
         """Load a template and keep it loaded, for this process and those it forks, which so share its pages.
 
-        The one that was asked for longest ago goes when there are more than ``_MAX_HELD``.
+        The one that was asked for longest ago goes when there are more than ``_MAX_HELD``, and so do those that were
+        removed or baked anew since.
 
         :raise HostError: as :meth:`load`.
         """
+        for other, (held, _) in tuple(self._held.items()):
+            if self.find(other) != held:
+                self._drop(other)
         template = self.find(key)
-        ram = self._held.pop(key, None)
         if template is None:
-            if ram:
-                _close(ram)
             return
-        os.utime(template.folder / "manifest.json")
-        self._held[key] = ram or self._read(template)
+        _touch(template)
+        ram = self._held.pop(key)[1] if key in self._held else self._read(template)
+        self._held[key] = template, ram
         if len(self._held) > _MAX_HELD:
-            _close(self._held.pop(next(iter(self._held))))
+            self._drop(next(iter(self._held)))
 
     @contextmanager
     def load(self, template: Template) -> Iterator[Ram]:
@@ -145,35 +185,38 @@ class TemplateStore:
 
         :raise HostError: it is damaged (it is removed then), or the host refuses the memory.
         """
-        if held := self._held.get(template.key):
-            yield held
+        held, ram = self._held.get(template.key, (None, None))
+        if ram and held == template:  # one that was baked anew has another memory, and a kernel with another key
+            yield ram
             return
+        _touch(template)
         ram = self._read(template)
         try:
             yield ram
         finally:
             _close(ram)
 
+    def _drop(self, key: str) -> None:
+        _close(self._held.pop(key)[1])
+
     def _read(self, template: Template) -> Ram:
-        memory, state = _open_memfd(), _open_memfd()
         try:
-            with open(template.folder / "memory", "rb") as file:
-                _, memory_digest = _copy_sparse(file.fileno(), memory)
-            content = (template.folder / "state").read_bytes()
-            state_digest = hashlib.sha256(content).hexdigest()
-            if (memory_digest, state_digest) != (template.memory_digest, template.state_digest):
-                self.remove(template.key)
-                raise HostError(f"template {template.key[:12]} was damaged and is removed", hint="run: hyper setup")
-            os.pwrite(state, content, 0)
-            for fd in (memory, state):
-                # SECURITY: nobody, a guest's broken-out QEMU included, can change what clones start from.
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        except BaseException as exc:
-            os.close(memory)
-            os.close(state)
-            if isinstance(exc, OSError):
-                raise HostError(f"cannot load template {template.key[:12]}: {exc}", hint="run: hyper setup") from exc
-            raise
+            with ExitStack() as undo:
+                memory, state = _open_memfd(undo), _open_memfd(undo)
+                with open(template.folder / "memory", "rb") as file:
+                    _, memory_digest = _copy_sparse(file.fileno(), memory)
+                content = (template.folder / "state").read_bytes()
+                state_digest = hashlib.sha256(content).hexdigest()
+                if (memory_digest, state_digest) != (template.memory_digest, template.state_digest):
+                    self.remove(template.key)
+                    raise HostError(f"template {template.key[:12]} was damaged and is removed", hint="run: hyper setup")
+                os.pwrite(state, content, 0)
+                for fd in (memory, state):
+                    # SECURITY: nobody, a guest's broken-out QEMU included, can change what clones start from.
+                    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+                undo.pop_all()
+        except OSError as exc:
+            raise HostError(f"cannot load template {template.key[:12]}: {exc}", hint="run: hyper setup") from exc
         return Ram(fd=memory, state=Path(f"/proc/self/fd/{state}"))
 
 
@@ -195,19 +238,59 @@ def template_facts(config: MachineConfig, hypervisor: str, kernel: str | None = 
     }
 
 
+def is_stale(facts: dict[str, Any], hypervisor: str = "") -> bool:
+    """Whether no machine can have these facts any more: a file is gone or has changed, or so has the hypervisor.
+
+    :param hypervisor: which build of it is here; empty: not known.
+    """
+    try:
+        # A build begins with the path of its program: another path may be another one that is installed beside it.
+        same_program = facts["hypervisor"].split()[:1] == hypervisor.split()[:1]
+        replaced = same_program and facts["hypervisor"] != hypervisor
+        files = [_identify(Path(path)) for path, _, _ in facts["files"]]
+        return bool(replaced or facts["wire"] != wire.VERSION or files != facts["files"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return True  # a file is gone, or it was baked by another version of this program
+
+
 def template_key(facts: dict[str, Any]) -> str:
     """The name of the template with these facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open_memfd() -> int:
-    return os.memfd_create("hyper-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _open_memfd(undo: ExitStack) -> int:
+    fd = os.memfd_create("hyper-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    undo.callback(os.close, fd)
+    return fd
 
 
 def _close(ram: Ram) -> None:
     os.close(ram.fd)
     if ram.state:
         os.close(int(ram.state.name))
+
+
+def _look_at(folder: Path, template: Template | None, hypervisor: str) -> Use:
+    """One folder of the store; what is no template that can be read is stale."""
+    size = 0
+    with suppress(OSError):  # it is being removed
+        size = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    used_s = template.used_s if template else 0.0
+    stale = template is None or is_stale(template.facts, hypervisor)
+    return Use(key=folder.name, disk_bytes=size, used_s=used_s, is_stale=stale)
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _touch(template: Template) -> None:
+    """Note that it is used, in its manifest's time of change."""
+    with suppress(OSError):  # it is being removed
+        os.utime(template.folder / "manifest.json")
 
 
 def _identify(path: Path) -> list[Any]:
