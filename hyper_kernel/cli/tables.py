@@ -31,6 +31,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def runs_text(kernel: str | None) -> str:
+    """What a saved or parked machine is ready for: a kernel that runs in it, or any program."""
+    return "programs" if kernel is None else f"kernel {kernel}"
+
+
 def show_json(value: Any) -> None:
     """Print JSON."""
     json.dump(value, sys.stdout, indent=2, default=str)

@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
+import time
 from typing import Annotated, Protocol
 
 import typer
 
-from hyper_kernel.cli.arguments import AsJson
-from hyper_kernel.cli.tables import show_json, show_table
+from hyper_kernel.cli.arguments import AsJson, argument
+from hyper_kernel.cli.tables import runs_text, show_json, show_table
 from hyper_kernel.errors import NotFoundError
 from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB, parse_bytes
 from hyper_kernel.oci.store import Image, ImageStore
@@ -15,9 +16,10 @@ from hyper_kernel.paths import Paths, find_paths
 from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.sandbox.plan import plan_shapes
 from hyper_kernel.sandbox.source import ColdSource
-from hyper_kernel.sandbox.words import size_text
+from hyper_kernel.sandbox.words import duration_text, size_text
 from hyper_kernel.spec import DEFAULT_IMAGE
 from hyper_kernel.template.bake import bake_shape
+from hyper_kernel.template.describe import describe, find_image
 from hyper_kernel.template.store import Template, TemplateStore
 from hyper_kernel.vsock.probe import open_end
 
@@ -26,6 +28,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+def complete_template(incomplete: str) -> list[str]:
+    """Keys of templates."""
+    keys = (one.key for one in TemplateStore(find_paths().templates).templates())
+    return [key for key in keys if key.startswith(incomplete)]
+
+
+Keys = Annotated[list[str], argument(complete_template, "Templates: their keys, or how these start.")]
 
 
 class Report(Protocol):
@@ -37,22 +48,39 @@ class Report(Protocol):
 
 @app.command("ls")
 def list_templates(as_json: AsJson = False) -> None:
-    """List templates."""
-    found = TemplateStore(find_paths().templates).templates()
+    """List templates, the one that was used last first."""
+    paths = find_paths()
+    found, images = TemplateStore(paths.templates).templates(), ImageStore(paths.images).images()
     if as_json:
-        show_json([{"key": one.key, "memory_bytes": one.memory_bytes, **one.facts} for one in found])
+        show_json(
+            [
+                {"key": one.key, "image": find_image(one, images), "memory_bytes": one.memory_bytes, **one.facts}
+                for one in found
+            ]
+        )
         return
     rows = [
         [
             one.key[:12],
+            find_image(one, images) or "(removed)",
+            runs_text(one.facts["kernel"]),
             f"{one.facts['memory_mib']} MiB",
             str(one.facts["cpus"]),
             one.facts["tier"],
             size_text(one.memory_bytes),
+            f"{duration_text(time.time() - one.used_s)} ago",
         ]
         for one in found
     ]
-    show_table(("TEMPLATE", "MACHINE", "CPUS", "ISOLATION", "SIZE"), rows)
+    show_table(("TEMPLATE", "IMAGE", "RUNS", "MACHINE", "CPUS", "ISOLATION", "SIZE", "USED"), rows)
+
+
+@app.command()
+def inspect(keys: Keys) -> None:
+    """Print all that is known of templates, as JSON."""
+    paths = find_paths()
+    images = ImageStore(paths.images).images()
+    show_json([describe(one, images) for key in keys for one in _find(TemplateStore(paths.templates), key)])
 
 
 @app.command()
@@ -74,16 +102,23 @@ def bake(
 
 
 @app.command("rm")
-def remove(keys: Annotated[list[str], typer.Argument(help="Their keys, or how these start.")]) -> None:
+def remove(keys: Keys) -> None:
     """Remove templates; sandboxes that were started from them live on."""
     store = TemplateStore(find_paths().templates)
     for key in keys:
-        meant = [one.key for one in store.templates() if one.key.startswith(key)]
-        if not meant:
-            raise NotFoundError(f"there is no template {key}", hint="see: hyper template ls")
-        for one in meant:
-            store.remove(one)
-            print(one[:12])
+        for one in _find(store, key):
+            store.remove(one.key)
+            print(one.key[:12])
+
+
+def _find(store: TemplateStore, key: str) -> list[Template]:
+    """The templates whose keys start so.
+
+    :raise NotFoundError: there is none.
+    """
+    if found := [one for one in store.templates() if one.key.startswith(key)]:
+        return found
+    raise NotFoundError(f"there is no template {key}", hint="see: hyper template ls")
 
 
 async def bake_for(paths: Paths, image: Image, memory_mib: int, cpus: int, report: Report) -> list[Template]:

@@ -5,11 +5,17 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from hyper_kernel import wire
-from hyper_kernel.errors import HostError
+from hyper_kernel.cli.template import app
+from hyper_kernel.errors import HostError, NotFoundError
 from hyper_kernel.host.lock import hold_lock
 from hyper_kernel.host.memory import open_memory
+from hyper_kernel.oci.layout import ImageConfig
+from hyper_kernel.oci.store import Image
+from hyper_kernel.paths import find_paths
+from hyper_kernel.template.describe import describe, find_image
 from hyper_kernel.template.evict import MAX_AGE_S, MAX_BYTES, Use, decide_eviction
 from hyper_kernel.template.store import TemplateStore, is_stale
 
@@ -182,3 +188,42 @@ def test_a_manifest_is_nobody_elses(store, disk):
     assert json.loads((template.folder / "manifest.json").read_text())["kernel_key"] == "secret"
     assert template.folder.stat().st_mode & 0o777 == 0o700
     assert template.folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_shown_of_a_template(store, disk):
+    image = Image(
+        id="sha256:" + "ab" * 32,
+        names=("hyper/python:latest",),
+        manifest="",
+        config=ImageConfig(labels={}),
+        created="",
+        size=1,
+        layers=(),
+        disk=disk,
+    )
+    template = add(store, "a" * 32, facts_of(disk, kernel="python3"), kernel_key="secret")
+    shown = describe(template, [image])
+    assert (shown["key"], shown["image"], shown["kernel"]) == ("a" * 32, "hyper/python:latest", "python3")
+    assert shown["facts"] == template.facts
+    assert shown["memory"]["digest"] == template.memory_digest
+    assert (shown["state"]["bytes"], shown["state"]["digest"]) == (5, template.state_digest)
+    assert shown["seals"] == ["shrink", "grow", "write", "seal"]
+    assert shown["baked"] <= shown["last_used"]
+    assert "secret" not in json.dumps(shown)
+    assert find_image(template, []) == ""
+    store.remove(template.key)
+    assert describe(template, [])["memory"]["disk_bytes"] == 0
+
+
+def test_the_command_shows_templates_but_no_key_of_a_kernel(tmp_path, disk, monkeypatch):
+    monkeypatch.setenv("HYPER_HOME", str(tmp_path))
+    facts = facts_of(disk, kernel="python3", memory_mib=256, cpus=2, tier="software")
+    add(TemplateStore(find_paths().templates), "a" * 32, facts, kernel_key="secret")
+    shown = [CliRunner().invoke(app, words).stdout for words in (["inspect", "aa"], ["ls", "--json"], ["ls"])]
+    assert json.loads(shown[0])[0]["kernel"] == json.loads(shown[1])[0]["kernel"] == "python3"
+    assert shown[2].split("\n")[1].startswith("aaaaaaaaaaaa   (removed)   kernel python3   256 MiB   2 ")
+    assert "secret" not in "".join(shown)
+    with pytest.raises(NotFoundError, match="no template b"):
+        CliRunner().invoke(app, ["inspect", "b"], catch_exceptions=False)
+    assert CliRunner().invoke(app, ["rm", "a"]).stdout == "aaaaaaaaaaaa\n"
+    assert json.loads(CliRunner().invoke(app, ["ls", "--json"]).stdout) == []
