@@ -2,11 +2,11 @@
 
 All clones of a template hold the same random states, cached names and environment. What was loaded in the template is
 replaced here; what is loaded later finds the guest's own identity by itself. The hash seed of a running Python cannot
-be changed.
+be changed, nor can where it lies in memory.
 """
 
+import hashlib
 import os
-import random
 import sys
 import time
 from typing import Any
@@ -23,10 +23,14 @@ def take_identity(seed: bytes, env: dict[str, str], cwd: str) -> None:
     time.tzset()
     os.makedirs(cwd, exist_ok=True)
     os.chdir(cwd)
-    random.seed(seed)
     for name, renew in _RENEWALS.items():
         if module := sys.modules.get(name):
-            renew(module, seed)
+            # One seed for each: what a weak generator hands out tells its seed, and must tell nobody else's.
+            renew(module, hashlib.sha512(seed + name.encode()).digest())
+
+
+def _renew_random(random: Any, seed: bytes) -> None:
+    random.seed(seed)  # the one behind the module's functions
 
 
 def _renew_numpy(numpy_random: Any, seed: bytes) -> None:
@@ -34,8 +38,10 @@ def _renew_numpy(numpy_random: Any, seed: bytes) -> None:
     numpy_random.seed([int.from_bytes(seed[at : at + 4], "little") for at in range(0, len(seed), 4)])
 
 
-def _renew_uuid(uuid: Any, _seed: bytes) -> None:
-    uuid._node = uuid._last_timestamp = None  # of uuid1
+def _renew_uuid(uuid: Any, seed: bytes) -> None:
+    # uuid1: libuuid keeps the node and the sequence that it once drew, and cannot be told to draw again.
+    uuid._generate_time_safe = uuid._last_timestamp = None
+    uuid._node = int.from_bytes(seed[:6], "big") | 1 << 40  # the bit of nodes that no network card has (RFC 9562, 6.10)
 
 
 def _renew_tempfile(tempfile: Any, _seed: bytes) -> None:
@@ -47,28 +53,61 @@ def _renew_platform(platform: Any, _seed: bytes) -> None:
 
 
 def _renew_ssl(ssl: Any, seed: bytes) -> None:
-    ssl.RAND_add(seed, len(seed))  # OpenSSL's own generator, which reseeds from it
+    ssl.RAND_add(seed, len(seed))  # OpenSSL's own generator, which takes the kernel's entropy along
+
+
+def _renew_libc(ctypes: Any, seed: bytes) -> None:
+    ctypes.CDLL(None).srand(int.from_bytes(seed[:4], "little"))  # rand(), which ZeroMQ's library has seeded
+
+
+def _renew_sqlite(sqlite: Any, _seed: bytes) -> None:
+    # The generator behind SQL's random(): told so, it seeds itself anew at its next use (sqlite3_randomness).
+    if (ctypes := sys.modules.get("ctypes")) and (path := getattr(sqlite, "__file__", None)):
+        ctypes.CDLL(path).sqlite3_randomness(0, None)
 
 
 def _renew_multiprocessing(process: Any, _seed: bytes) -> None:
     process.current_process().authkey = os.urandom(32)
 
 
-def _renew_session(zmqshell: Any, _seed: bytes) -> None:
-    # Message ids start with it.
-    kernel = zmqshell.ZMQInteractiveShell.instance().kernel
-    kernel.session.session = os.urandom(16).hex()
+def _renew_kernel(zmqshell: Any, _seed: bytes) -> None:
+    shell = zmqshell.ZMQInteractiveShell.instance()
+    shell.kernel.session.session = os.urandom(16).hex()  # ids of messages start with it
+    shell.kernel.ident = os.urandom(16).hex()  # topics of messages, and who a reply is from
+    shell.displayhook.topic = shell.kernel._topic("execute_result")
 
 
 _RENEWALS = {
+    "random": _renew_random,
     "numpy.random": _renew_numpy,
     "uuid": _renew_uuid,
     "tempfile": _renew_tempfile,
     "platform": _renew_platform,
     "ssl": _renew_ssl,
+    "ctypes": _renew_libc,
+    "_sqlite3": _renew_sqlite,
     "multiprocessing.process": _renew_multiprocessing,
-    "ipykernel.zmqshell": _renew_session,
+    "ipykernel.zmqshell": _renew_kernel,
 }
 
+
+def serve(kernel: Any) -> None:
+    """Have a kernel answer ``hyper_identity_request`` {seed: hex, env, cwd}, on its main thread as any other request.
+
+    Not a cell: running one costs an emulated processor three times as much.
+    """
+
+    def answer(stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        content = parent["content"]
+        try:
+            take_identity(bytes.fromhex(content["seed"]), content["env"], content["cwd"])
+            reply = {"status": "ok"}
+        except Exception as exc:  # noqa: BLE001 - the host decides what becomes of a kernel that cannot
+            reply = {"status": "error", "ename": type(exc).__name__, "evalue": str(exc)}
+        kernel.session.send(stream, "hyper_identity_reply", reply, parent, ident)
+
+    kernel.shell_handlers["hyper_identity_request"] = answer
+
+
 if __name__ == "hyper_identity":
-    take_identity(**globals()["arguments"])
+    serve(sys.modules["ipykernel.zmqshell"].ZMQInteractiveShell.instance().kernel)

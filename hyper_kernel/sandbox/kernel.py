@@ -19,7 +19,7 @@ SCHEME = "hmac-sha256"
 #: How long a started kernel may take until it listens, and to answer the host, in seconds.
 LISTEN_S = 60.0
 _ANSWER_S = 60.0
-#: What runs in a cloned kernel before anybody reaches it.
+#: What a kernel runs to become able to take an identity.
 IDENTITY_SOURCE = Path(__file__).with_name("identity.py").read_text()
 
 
@@ -54,21 +54,30 @@ async def warm_kernel(agent: Agent, key: str) -> None:
         await _execute(client, "1+1;")
 
 
+async def prepare_kernel(agent: Agent, key: str) -> None:
+    """Get a kernel that was just started ready for being cloned: use it once, and have it answer :func:`resync_kernel`.
+
+    :raise GuestError: it does not answer, or cannot do this.
+    """
+    await warm_kernel(agent, key)
+    async with open_client(agent, key) as client:
+        # One expression whose value is None, with a namespace of its own: the user's session sees nothing of it.
+        await _execute(client, f"exec({IDENTITY_SOURCE!r}, {{'__name__': 'hyper_identity'}})")
+
+
 async def resync_kernel(agent: Agent, key: str, *, env: Mapping[str, str], cwd: str) -> None:
     """Give a cloned kernel its own randomness, names, environment and folder; after the agent's resync.
 
     :raise GuestError: it does not acknowledge.
     """
-    arguments = {"seed": secrets.token_bytes(64), "env": dict(env), "cwd": cwd}
-    # One expression whose value is None, with a namespace of its own: the user's session sees nothing of it.
-    code = f"exec({IDENTITY_SOURCE!r}, {{'__name__': 'hyper_identity', 'arguments': {arguments!r}}})"
+    content = {"seed": secrets.token_hex(64), "env": dict(env), "cwd": cwd}
     async with open_client(agent, key) as client:
         # SECURITY: an answer other than "ok" is an error here, and nobody reaches the kernel then.
-        await _execute(client, code)
+        _check(await client.request("hyper_identity_request", content, deadline_s=_ANSWER_S))
 
 
 async def _execute(client: KernelClient, code: str) -> None:
-    content: dict[str, Any] = {
+    content = {
         "code": code,
         "silent": True,
         "store_history": False,
@@ -76,7 +85,10 @@ async def _execute(client: KernelClient, code: str) -> None:
         "allow_stdin": False,
         "stop_on_error": False,
     }
-    reply = await client.request("execute_request", content, deadline_s=_ANSWER_S)
+    _check(await client.request("execute_request", content, deadline_s=_ANSWER_S))
+
+
+def _check(reply: dict[str, Any]) -> None:
     if reply.get("status") != "ok":
         problem = f"{reply.get('ename')}: {reply.get('evalue')}"[:500]
-        raise GuestError(f"the kernel refused to take its identity: {problem}", hint="run: hyper template rm")
+        raise GuestError(f"the kernel did not take what makes it its own: {problem}", hint="run: hyper template rm")

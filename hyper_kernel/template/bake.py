@@ -4,21 +4,26 @@ Nobody has used it: it knows nothing that clones must not share but what the res
 every kernel that was started in a template, gets before anything else (entropy, clock, names, random states).
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyper_kernel.agent.agent import Agent
+from hyper_kernel.agent.agent import Agent, RefusedError
 from hyper_kernel.errors import InternalError
 from hyper_kernel.host.memory import open_memory
 from hyper_kernel.hypervisor import MachineConfig, Ram
 from hyper_kernel.limits import check_machine
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths
-from hyper_kernel.sandbox.kernel import WORK, new_key, resync_kernel, warm_kernel
+from hyper_kernel.sandbox.kernel import WORK, new_key, prepare_kernel, resync_kernel
 from hyper_kernel.sandbox.plan import Shape, plan_boot, plan_image
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.template.store import Template, TemplateStore, template_facts, template_key
+from hyper_kernel.wire import Type
+
+#: What nearly all programs in nearly all images need is in a template's memory then, not on its disk.
+_FIRST_PROGRAMS = (["sh", "-c", ":"], ["python3", "-c", "pass"])
 
 Report = Callable[[str], None]
 
@@ -71,6 +76,9 @@ async def bake(
                     if kernel:
                         report("starting its kernel")
                         await _start_kernel(guest.agent, kernel)
+                    else:
+                        report("running its first programs")
+                        await _run_programs(guest.agent)
                     await guest.agent.close()
                     await guest.machine.unplug_vsock()
                     await guest.machine.save(folder / "state")
@@ -85,5 +93,17 @@ async def _start_kernel(agent: Agent, kernel: BakedKernel) -> None:
     """Start a kernel and use it once, resync included: a kernel that does not take it is not baked."""
     await agent.resync(hostname="template", scratch_mib=0, image=kernel.image)
     await agent.request("kernel.start", name=kernel.name, key=kernel.key, arguments=[], env={}, cwd=WORK)
-    await warm_kernel(agent, kernel.key)
+    await prepare_kernel(agent, kernel.key)
     await resync_kernel(agent, kernel.key, env={}, cwd=WORK)
+
+
+async def _run_programs(agent: Agent) -> None:
+    """Run a few programs; images that lack them are as welcome."""
+    await agent.resync(hostname="template", scratch_mib=0, image={})
+    for argv in _FIRST_PROGRAMS:
+        with contextlib.suppress(RefusedError):
+            stream = await agent.open("exec", argv=argv)
+            async for kind, _ in stream:
+                if kind is Type.EXIT:
+                    break
+            stream.close()

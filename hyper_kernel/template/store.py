@@ -22,6 +22,7 @@ from hyper_kernel.errors import HostError
 from hyper_kernel.host.lock import hold_lock, try_lock
 from hyper_kernel.hypervisor import MachineConfig, Ram
 from hyper_kernel.paths import make_private
+from hyper_kernel.sandbox.kernel import IDENTITY_SOURCE
 from hyper_kernel.template.evict import Use, decide_eviction
 
 #: A template's memory and state can neither grow, shrink nor be written, and that stays so; see memfd_create(2).
@@ -235,6 +236,7 @@ def template_facts(config: MachineConfig, hypervisor: str, kernel: str | None = 
         "files": [_identify(path) for path in (config.kernel, config.initrd, *config.disks)],
         "wire": wire.VERSION,
         "kernel": kernel,
+        "identity": None if kernel is None else hashlib.sha256(IDENTITY_SOURCE.encode()).hexdigest(),
     }
 
 
