@@ -30,7 +30,7 @@ class Agent:
     :param take_identity: applies the arguments of ``resync``.
     """
 
-    def __init__(self, root: str, take_identity: Callable[[dict[str, Any], Children, str], None]) -> None:
+    def __init__(self, root: str, take_identity: Callable[[dict[str, Any], str], None]) -> None:
         self._root = root
         self._take_identity = take_identity
         self._children = Children()
@@ -123,7 +123,7 @@ class Agent:
                 self._pending = [*self._pending, event][-_MAX_PENDING:]
 
     def _resync(self, args: dict[str, Any]) -> dict[str, Any]:
-        self._take_identity(args, self._children, self._root)
+        self._take_identity(args, self._root)
         self._image = read_image_config(args)
         return {}
 

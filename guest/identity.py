@@ -10,7 +10,7 @@ import stat
 from typing import Any, NamedTuple
 
 from guest import machine
-from guest.children import Children
+from guest.children import ask_inside
 
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
 
@@ -30,7 +30,7 @@ def read_image_config(args: dict[str, Any]) -> ImageConfig:
     return ImageConfig(env, image.get("user", ""), image.get("cwd") or "/")
 
 
-def take_identity(args: dict[str, Any], children: Children, root: str) -> None:
+def take_identity(args: dict[str, Any], root: str) -> None:
     """Apply the arguments of ``resync``.
 
     :raise OSError, ValueError, KeyError: what was refused or missing; the sandbox must not be used then.
@@ -39,7 +39,7 @@ def take_identity(args: dict[str, Any], children: Children, root: str) -> None:
     machine.set_clock(args["time_ns"])
     socket.sethostname(args["hostname"])
     machine.limit_scratch(args.get("scratch_mib", 0))
-    children.ask_inside(root, lambda: _write_files(args["hostname"]))
+    ask_inside(root, lambda: _write_files(args["hostname"]))
 
 
 def _write_files(hostname: str) -> None:

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_FINIT_MODULE = 313  # x86-64, <asm/unistd_64.h>
+_CLONE_FS = 0x200  # <linux/sched.h>
 _FLAGS = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "remount": 0x20, "bind": 0x1000, "rec": 0x4000}
 
 
@@ -38,6 +39,14 @@ def load_module(path: str) -> None:
         pass
     finally:
         os.close(fd)
+
+
+def leave_shared_root() -> None:
+    """unshare(2) with CLONE_FS: root and working folder of this thread are its own from here on.
+
+    :raise OSError: the kernel refuses.
+    """
+    _check(_libc.unshare(_CLONE_FS), "unshare the root folder")
 
 
 def power_off() -> NoReturn:

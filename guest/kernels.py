@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guest import machine
-from guest.children import Child, Children, Launch, describe_end
+from guest.children import Child, Children, Launch, ask_inside, describe_end
 from guest.users import find_user
 from hyper_kernel.wire import KERNEL_PORTS
 
@@ -50,7 +50,7 @@ class KernelRunner:
         """
         if self._kernel is not None and self._kernel.status is None:
             raise OSError("a kernel is running already: end it with kernel.signal first")
-        found = self._children.ask_inside(self._root, lambda: _prepare(args, user))
+        found = ask_inside(self._root, lambda: _prepare(args, user))
         spec = found["spec"]
         env = {**image_env, **_spec_env(spec, image_env), **args.get("env", {})}
         # ipykernel ends itself when its parent is not the process that this names; "1" turns that off.

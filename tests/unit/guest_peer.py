@@ -19,7 +19,7 @@ import socket, sys, threading
 from guest.agent import Agent
 listener = socket.socket(fileno=int(sys.argv[1]))
 listener.set_inheritable(False)
-agent = Agent("", lambda args, children, root: None)
+agent = Agent("", lambda args, root: None)
 agent.start()
 agent.listen(listener)
 """
