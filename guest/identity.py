@@ -36,6 +36,7 @@ def take_identity(args: dict[str, Any], root: str) -> None:
     :raise OSError, ValueError, KeyError: what was refused or missing; the sandbox must not be used then.
     """
     machine.add_entropy(bytes.fromhex(args["entropy"]))
+    machine.renew_boot_id()
     machine.set_clock(args["time_ns"])
     socket.sethostname(args["hostname"])
     machine.limit_scratch(args.get("scratch_mib", 0))

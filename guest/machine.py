@@ -14,6 +14,8 @@ from guest import kernel_calls
 
 #: Where the image's root is, seen from the agent.
 IMAGE = "/image"
+#: The boot id that the image sees.
+_BOOT_ID = "/scratch/boot_id"
 #: Process 1's standard error is the console.
 CONSOLE = 2
 
@@ -32,6 +34,7 @@ _IMAGE_MOUNTS = (
     ("proc", f"{IMAGE}/proc", "proc", "nosuid,nodev,noexec"),
     ("sys", f"{IMAGE}/sys", "sysfs", "nosuid,nodev,noexec"),
     ("/dev", f"{IMAGE}/dev", "", "bind,rec"),
+    (_BOOT_ID, f"{IMAGE}/proc/sys/kernel/random/boot_id", "", "bind"),
 )
 _DEV_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
@@ -74,6 +77,7 @@ def mount_image() -> None:
     if not os.path.isdir("/lower/tmp"):
         os.mkdir("/scratch/upper/tmp")
         os.chmod("/scratch/upper/tmp", 0o1777)
+    renew_boot_id()
     _mount_all(_IMAGE_MOUNTS)
 
 
@@ -104,6 +108,12 @@ def add_entropy(data: bytes) -> None:
         fcntl.ioctl(fd, _RNDRESEEDCRNG)
     finally:
         os.close(fd)
+
+
+def renew_boot_id() -> None:
+    """Give the image another boot id, in the place of the kernel's, which is drawn once: clones would share it."""
+    with open("/proc/sys/kernel/random/uuid", encoding="ascii") as fresh, open(_BOOT_ID, "w", encoding="ascii") as file:
+        file.write(fresh.read())
 
 
 def set_clock(time_ns: int) -> None:
@@ -142,6 +152,6 @@ def power_off() -> NoReturn:
 
 def _mount_all(table: tuple[tuple[str, str, str, str], ...]) -> None:
     for source, target, kind, options in table:
-        if not os.path.isdir(target):
+        if not os.path.exists(target):
             os.mkdir(target)
         kernel_calls.mount(source, target, kind, options)
