@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -91,22 +92,55 @@ _RENEWALS = {
 }
 
 
-def serve(kernel: Any) -> None:
-    """Have a kernel answer ``hyper_identity_request`` {seed: hex, env, cwd}, on its main thread as any other request.
+def forget_cells(shell: Any, names: dict[str, Any]) -> None:
+    """Undo what cells have left in the session.
 
-    Not a cell: running one costs an emulated processor three times as much.
+    :param names: the user's namespace before them.
     """
+    history = shell.history_manager
+    history.writeout_cache()
+    with history.db:
+        for table in ("history", "output_history"):
+            history.db.execute(f"DELETE FROM {table}")
+    history.input_hist_parsed[:] = history.input_hist_raw[:] = [""]
+    history._i00 = history._i = history._ii = history._iii = ""
+    for kept in (history.output_hist, history.outputs, history.exceptions):
+        kept.clear()
+    shell.displayhook.flush()
+    shell.user_ns.clear()
+    shell.user_ns.update(names)
+    shell.last_execution_succeeded, shell.last_execution_result = True, None
+    shell.execution_count = 1
 
+
+def serve(kernel: Any) -> None:
+    """Have a kernel answer the host's own requests, on its main thread as any other.
+
+    ``hyper_identity_request`` {seed: hex, env, cwd}: see :func:`take_identity`. Not a cell: running one costs an
+    emulated processor three times as much. ``hyper_forget_request`` {}: see :func:`forget_cells`, with the names of now.
+    """
+    names = dict(kernel.shell.user_ns)
+
+    def take(content: dict[str, Any]) -> None:
+        take_identity(bytes.fromhex(content["seed"]), content["env"], content["cwd"])
+
+    def forget(_content: dict[str, Any]) -> None:
+        forget_cells(kernel.shell, names)
+
+    for kind, work in (("hyper_identity", take), ("hyper_forget", forget)):
+        kernel.shell_handlers[f"{kind}_request"] = _handler(kernel, f"{kind}_reply", work)
+
+
+def _handler(kernel: Any, kind: str, work: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
     def answer(stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        content = parent["content"]
         try:
-            take_identity(bytes.fromhex(content["seed"]), content["env"], content["cwd"])
+            work(parent["content"])
             reply = {"status": "ok"}
         except Exception as exc:  # noqa: BLE001 - the host decides what becomes of a kernel that cannot
             reply = {"status": "error", "ename": type(exc).__name__, "evalue": str(exc)}
-        kernel.session.send(stream, "hyper_identity_reply", reply, parent, ident)
+        kernel.session.send(stream, kind, reply, parent, ident)
 
-    kernel.shell_handlers["hyper_identity_request"] = answer
+    return answer
 
 
 if __name__ == "hyper_identity":

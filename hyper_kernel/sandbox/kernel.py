@@ -44,25 +44,29 @@ async def open_client(agent: Agent, key: str) -> AsyncIterator[KernelClient]:
         yield client
 
 
-async def warm_kernel(agent: Agent, key: str) -> None:
-    """Use a kernel once, without a trace in its session: what it needs for that is loaded and translated then.
-
-    :raise GuestError: it does not answer.
-    """
-    async with open_client(agent, key) as client:
-        await client.request("kernel_info_request", {}, deadline_s=_ANSWER_S)
-        await _execute(client, "1+1;")
-
-
 async def prepare_kernel(agent: Agent, key: str) -> None:
-    """Get a kernel that was just started ready for being cloned: use it once, and have it answer :func:`resync_kernel`.
+    """Get a kernel that was just started ready for being cloned: have it answer what follows, then use it.
 
     :raise GuestError: it does not answer, or cannot do this.
     """
-    await warm_kernel(agent, key)
     async with open_client(agent, key) as client:
-        # One expression whose value is None, with a namespace of its own: the user's session sees nothing of it.
-        await _execute(client, f"exec({IDENTITY_SOURCE!r}, {{'__name__': 'hyper_identity'}})")
+        # One silent expression with a namespace of its own: the user's session sees nothing of it.
+        code = f"exec({IDENTITY_SOURCE!r}, {{'__name__': 'hyper_identity'}})"
+        await _execute(client, code, silent=True)
+    await warm_kernel(agent, key)
+
+
+async def warm_kernel(agent: Agent, key: str, *, times: int = 1) -> None:
+    """Use a kernel as its user will, without a trace in the session: what that needs is loaded and translated then.
+
+    :param times: how often; the first time translates, the next ones find what is left.
+    :raise GuestError: it does not answer.
+    """
+    async with open_client(agent, key) as client:
+        for _ in range(times):
+            await client.request("kernel_info_request", {}, deadline_s=_ANSWER_S)
+            await _execute(client, "1+1", silent=False)
+        _check(await client.request("hyper_forget_request", {}, deadline_s=_ANSWER_S))
 
 
 async def resync_kernel(agent: Agent, key: str, *, env: Mapping[str, str], cwd: str) -> None:
@@ -76,11 +80,11 @@ async def resync_kernel(agent: Agent, key: str, *, env: Mapping[str, str], cwd: 
         _check(await client.request("hyper_identity_request", content, deadline_s=_ANSWER_S))
 
 
-async def _execute(client: KernelClient, code: str) -> None:
+async def _execute(client: KernelClient, code: str, *, silent: bool) -> None:
     content = {
         "code": code,
-        "silent": True,
-        "store_history": False,
+        "silent": silent,
+        "store_history": not silent,
         "user_expressions": {},
         "allow_stdin": False,
         "stop_on_error": False,

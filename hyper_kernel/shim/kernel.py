@@ -1,7 +1,9 @@
 """The Jupyter kernel of a sandbox: its folder, its process, its channels."""
 
 import asyncio
+import contextlib
 import logging
+import select
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ from typing import Any
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
 from hyper_kernel.channels.signing import Signer
-from hyper_kernel.channels.splice import Splice
-from hyper_kernel.errors import GuestError
+from hyper_kernel.channels.splice import CHANNELS, Splice
+from hyper_kernel.errors import GuestError, HyperError
 from hyper_kernel.link import Frames
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, new_key, resync_kernel, sign_with
 from hyper_kernel.shim.folder import CopyPlan, open_archive, plan_copy
@@ -35,6 +37,7 @@ class Kernel:
         self._key = key or new_key()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # SECURITY: the clients' key stays here; what the guest signs is signed anew.
+        self._spares: dict[str, asyncio.Task[socket.socket]] = {}
         clients = Signer(spec.key.encode(), spec.signature_scheme)
         self.splice = Splice(self._dial, clients=clients, kernel=sign_with(self._key))
 
@@ -58,13 +61,20 @@ class Kernel:
             info = self.splice.bind_ipc(channels)
         else:
             info = self.splice.bind_tcp("127.0.0.1", self._spec.ports)
+        self._dial_spares()
         return info | {"signature_scheme": self._spec.signature_scheme, "kernel_name": name}
+
+    async def close(self) -> None:
+        """End all connections and let nobody in any more."""
+        await self.splice.close()
+        await self._drop_spares()
 
     async def ended(self, code: int) -> None:
         """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
         if not self._exit.done():
             self._exit.set_result(code)
         await self.splice.drop_connections()
+        await self._drop_spares()
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""
@@ -111,12 +121,41 @@ class Kernel:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
+    def _dial_spares(self) -> None:
+        """Dial each channel once, while the first client is only about to: it finds its connections made."""
+        for channel in CHANNELS:
+            self._spares[channel] = asyncio.create_task(self._connect(channel, 0.0))
+
+    async def _drop_spares(self) -> None:
+        spares, self._spares = list(self._spares.values()), {}
+        for spare in spares:
+            spare.cancel()
+        for found in await asyncio.gather(*spares, return_exceptions=True):
+            if isinstance(found, socket.socket):
+                found.close()
+
     async def _dial(self, channel: str) -> socket.socket:
         """A client's connection; called by the splice, which is bound when the kernel listens."""
+        if spare := self._spares.pop(channel, None):
+            with contextlib.suppress(HyperError, OSError):
+                sock = await spare
+                if not _has_ended(sock):
+                    return sock
+                sock.close()
         return await self._connect(channel, 0.0)
 
     async def _connect(self, channel: str, wait_s: float) -> socket.socket:
         return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=wait_s)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Whether the far side has closed a connection on which nothing was read yet.
+
+    libzmq does that to one that does not shake hands within half a minute (ZMQ_HANDSHAKE_IVL in zmq_setsockopt(3)).
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)  # behind a greeting, too, that waits to be read
+    return bool(poll.poll(0))
 
 
 async def expect_success(stream: Frames, what: str) -> None:

@@ -151,7 +151,7 @@ class Shim:
         channels = self._paths.channels(spec.channels or self._record.id[:8])
         make_private(channels.parent)
         self._kernel = Kernel(guest.agent, spec, guest.kernel_key)
-        stack.push_async_callback(self._kernel.splice.close)
+        stack.push_async_callback(self._kernel.close)
         with step(log, "copy the folder"):
             note = await self._kernel.copy_folder()
         with step(log, "start or resync the kernel"):
