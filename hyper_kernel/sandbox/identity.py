@@ -117,7 +117,7 @@ def serve(kernel: Any) -> None:
     """Have a kernel answer the host's own requests, on its main thread as any other.
 
     ``hyper_identity_request`` {seed: hex, env, cwd}: see :func:`take_identity`. Not a cell: running one costs an
-    emulated processor three times as much. ``hyper_forget_request`` {}: see :func:`forget_cells`, with the names of now.
+    emulated processor three times as much. ``hyper_forget_request`` {}: see :func:`forget_cells` (names: of now).
     """
     names = dict(kernel.shell.user_ns)
 
