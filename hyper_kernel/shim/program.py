@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
@@ -72,7 +73,8 @@ class Program:
         """
         self._stream.set_result(stream)
         if not open_stdin:
-            await stream.send(Type.STDIN_EOF)
+            with contextlib.suppress(OSError):  # it ended before it could read; what it wrote is still to come
+                await stream.send(Type.STDIN_EOF)
         try:
             async for kind, payload in stream:
                 if kind is Type.EXIT:

@@ -168,6 +168,8 @@ class Shim:
             self._end("", code, orderly=True)
         except GuestError as exc:
             self._end(str(exc), _FAILED)
+        except OSError as exc:
+            self._end(f"cannot keep what it writes: {exc}", _FAILED)
         finally:
             stream.close()
 
