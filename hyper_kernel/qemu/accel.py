@@ -50,9 +50,11 @@ async def probe_tier(cache: Path, kernel: Path, initrd: Path, cmdline: str) -> V
     :param cache: the file that remembers; made anew when the host's kernel, QEMU or the guest kernel change.
     :raise HostError: QEMU is not installed.
     """
+    if known := recall_tier(cache, kernel):
+        return known
     key = _key(kernel)
     with hold_lock(cache.with_suffix(".lock")):
-        if (known := _load(cache)) and known.key == key:
+        if known := recall_tier(cache, kernel):  # another process has found it meanwhile
             return known
         reason = _find_obstacle() or await _boot(kernel, initrd, cmdline)
         tier = Tier.SOFTWARE if reason else Tier.HARDWARE
@@ -60,6 +62,15 @@ async def probe_tier(cache: Path, kernel: Path, initrd: Path, cmdline: str) -> V
         cache.write_text(json.dumps(asdict(verdict)))
     log.info("tier %s: %s", verdict.tier, verdict.reason)
     return verdict
+
+
+def recall_tier(cache: Path, kernel: Path) -> Verdict | None:
+    """The verdict of this host where it is known; boots nothing and waits for nobody.
+
+    :raise HostError: QEMU is not installed.
+    """
+    known = _load(cache)
+    return known if known and known.key == _key(kernel) else None
 
 
 def _load(cache: Path) -> Verdict | None:

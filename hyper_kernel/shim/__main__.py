@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hyper_kernel.errors import HyperError
-from hyper_kernel.host.orders import send_order, take_order
+from hyper_kernel.host.orders import MAX_REASON, do_while_held, send_order, take_order
 from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.sandbox.plan import Shape
@@ -74,6 +74,8 @@ def _become(order: dict[str, Any], sock: socket.socket, store: TemplateStore) ->
         sock.setblocking(False)
         asyncio.run(_WORK[order["do"]](order, sock, store))
         code = 0
+    except Exception:  # the process ends here, and nobody else would say why
+        log.exception("%s failed", order["do"])
     finally:
         os._exit(code)
 
@@ -82,12 +84,8 @@ async def _run(order: dict[str, Any], listener: socket.socket, store: TemplateSt
     paths = find_paths()
     folder = paths.sandboxes / order["id"]
     log_to(folder)
-    try:
-        record = Record.load(folder).changed(shim_pid=os.getpid())
-        await Shim(paths, record, _source(store), listener).run()
-    except HyperError:
-        log.exception("the shim failed")
-        raise
+    record = Record.load(folder).changed(shim_pid=os.getpid())
+    await Shim(paths, record, _source(store), listener).run()
 
 
 async def _park(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
@@ -97,10 +95,12 @@ async def _park(order: dict[str, Any], hyperd: socket.socket, store: TemplateSto
 async def _bake(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
     os.nice(10)  # nobody waits for it
     try:
-        template = await bake_shape(find_paths(), Shape(**order["shape"]), _boots(), store)
+        template = await do_while_held(hyperd, bake_shape(find_paths(), Shape(**order["shape"]), _boots(), store))
         send_order(hyperd, {"baked": template.key})
     except HyperError as exc:
-        send_order(hyperd, {"failed": str(exc)})
+        send_order(hyperd, {"failed": str(exc)[:MAX_REASON]})
+    except EOFError:
+        log.info("hyperd is gone: nothing is baked for it")
 
 
 def _boots() -> ColdSource:

@@ -1,17 +1,19 @@
 """Parked clones: started, warmed and paused before anybody asks for them."""
 
+import asyncio
 import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel.errors import GuestError, HostError, HyperError
-from hyper_kernel.host.orders import receive_order, send_order
+from hyper_kernel.host.orders import MAX_REASON, do_while_held, receive_order, send_order
+from hyper_kernel.host.process import is_alive, read_start_ticks
 from hyper_kernel.hypervisor import MachineConfig
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
@@ -22,6 +24,9 @@ from hyper_kernel.sandbox.source import Guest, OnEvent, Source
 from hyper_kernel.shim.shim import Shim, log_to
 
 log = logging.getLogger(__name__)
+
+#: What a claim does is done so often before: an emulated processor takes 64, 14 and then 7 ms for a resync.
+_WARM_TIMES = 3
 
 
 async def park(paths: Paths, shape: Shape, hyperd: socket.socket, source: Source) -> None:
@@ -35,23 +40,52 @@ async def park(paths: Paths, shape: Shape, hyperd: socket.socket, source: Source
     try:
         async with AsyncExitStack() as stack:
             try:
-                parked = await stack.enter_async_context(_start(paths, shape, folder, source))
-                await parked.rest()
+                starting = stack.enter_async_context(_start(paths, shape, folder, source))
+                parked = await do_while_held(hyperd, starting)
                 send_order(hyperd, {"parked": True})
-            except HyperError as exc:
-                send_order(hyperd, {"failed": str(exc)})
-                return
-            try:
-                claim, (listener,) = await receive_order(hyperd)
+                sandbox, listener = await _wait_claim(hyperd, parked)
             except EOFError:
                 return
+            except HyperError as exc:
+                send_order(hyperd, {"failed": str(exc)[:MAX_REASON]})
+                return
             hyperd.close()
-            record = Record.load(paths.sandboxes / claim["id"]).changed(shim_pid=os.getpid())
+            record = Record.load(paths.sandboxes / sandbox).changed(shim_pid=os.getpid())
             log_to(paths.sandboxes / record.id)
-            shim = Shim(paths, record, PoolSource(parked, source), socket.socket(fileno=listener))
-            await shim.run()
+            await Shim(paths, record, PoolSource(parked, source, stack.aclose), listener).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_parked(paths: Paths) -> None:
+    """Remove the folders of clones that were killed."""
+    for folder in paths.parked.glob("*"):
+        try:
+            pid = int(folder.name)
+            if is_alive(pid, read_start_ticks(pid)):
+                continue
+        except (ValueError, ProcessLookupError):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _wait_claim(hyperd: socket.socket, parked: "Parked") -> tuple[str, socket.socket]:
+    """The sandbox that claims it, and the socket that this is to be controlled by.
+
+    :raise EOFError: hyperd let go, or the machine ended.
+    """
+    claiming, ended = asyncio.create_task(receive_order(hyperd)), asyncio.create_task(parked.wait_exit())
+    try:
+        await asyncio.wait({claiming, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not claiming.done():
+            log.warning("its machine ended: %s", ended.result())
+            hyperd.shutdown(socket.SHUT_RD)  # a claim that has come by now counts, and no other can come
+        claim, (fd,) = await claiming
+        return claim["id"], socket.socket(fileno=fd)
+    finally:
+        claiming.cancel()
+        ended.cancel()
+        await asyncio.gather(claiming, ended, return_exceptions=True)
 
 
 class Parked:
@@ -78,16 +112,24 @@ class Parked:
         """
         if self._kernel is not None and not guest.kernel_key:
             raise GuestError("it has no kernel running", hint="run: hyper template bake")
-        await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
         if guest.kernel_key:
-            await warm_kernel(guest.agent, guest.kernel_key)
-            await resync_kernel(guest.agent, guest.kernel_key, env={}, cwd=WORK)
+            await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
+            await warm_kernel(guest.agent, guest.kernel_key, times=_WARM_TIMES)
+        for _ in range(_WARM_TIMES):
+            await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
+            if guest.kernel_key:
+                await resync_kernel(guest.agent, guest.kernel_key, env={}, cwd=WORK)
         self._guest = guest
 
     async def rest(self) -> None:
         """Stop its processors."""
         assert self._guest
         await self._guest.machine.pause()
+
+    async def wait_exit(self) -> str:
+        """Wait until its machine has ended; say how."""
+        assert self._guest
+        return await self._guest.machine.wait_exit()
 
     async def wake(self, config: MachineConfig, folder: Path, on_event: OnEvent, kernel: str | None) -> Guest | None:
         """The guest, running, if it is what is wanted; its console goes on in ``folder``.
@@ -108,11 +150,13 @@ class PoolSource:
 
     :param parked: it; ended by whoever started it.
     :param other: asked otherwise.
+    :param drop: ends the guest that was parked; called where it will not do.
     """
 
-    def __init__(self, parked: Parked, other: Source) -> None:
+    def __init__(self, parked: Parked, other: Source, drop: Callable[[], Awaitable[None]]) -> None:
         self._parked = parked
         self._other = other
+        self._drop = drop
 
     @asynccontextmanager
     async def start(
@@ -127,6 +171,7 @@ class PoolSource:
         if guest:
             yield guest
             return
+        await self._drop()
         async with self._other.start(config, folder, on_event, kernel) as other:
             yield other
 
@@ -139,4 +184,5 @@ async def _start(paths: Paths, shape: Shape, folder: Path, source: Source) -> As
     parked = Parked(config, shape.kernel)
     async with source.start(config, folder, parked.on_event, shape.kernel) as guest:
         await parked.warm(guest, plan_image(image.config), shape.memory_mib // 2)
+        await parked.rest()
         yield parked
