@@ -1,6 +1,10 @@
 """A Jupyter kernel in a guest, as the host itself uses it: started, warmed, given its own identity."""
 
+import asyncio
+import contextlib
 import secrets
+import select
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +14,7 @@ from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
 from hyper_kernel.channels.client import KernelClient
 from hyper_kernel.channels.signing import Signer
-from hyper_kernel.errors import GuestError
+from hyper_kernel.errors import GuestError, HyperError
 
 #: Where a notebook's folder stands in the guest.
 WORK = "/work"
@@ -42,6 +46,54 @@ async def open_client(agent: Agent, key: str) -> AsyncIterator[KernelClient]:
     sock = await agent.connect(wire.KERNEL_PORTS["shell"], wait_s=LISTEN_S)
     async with KernelClient.open(sock, sign_with(key)) as client:
         yield client
+
+
+class KernelPorts:
+    """Connections to a kernel's channels, of which each can be made before it is wanted."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._ahead: dict[str, asyncio.Task[socket.socket]] = {}
+
+    def dial_ahead(self) -> None:
+        """Begin to dial each channel once: who comes first finds the connection made."""
+        for channel in wire.KERNEL_PORTS:
+            if channel not in self._ahead:
+                self._ahead[channel] = asyncio.create_task(self.connect(channel))
+
+    async def wait_dialled(self) -> None:
+        """Wait until that is done, or has failed."""
+        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
+
+    async def dial(self, channel: str) -> socket.socket:
+        """A connection, made ahead or now.
+
+        :raise GuestError: the kernel does not listen.
+        """
+        if ahead := self._ahead.pop(channel, None):
+            with contextlib.suppress(HyperError, OSError):
+                sock = await ahead
+                if not _has_ended(sock):
+                    return sock
+                sock.close()
+        return await self.connect(channel)
+
+    async def connect(self, channel: str, *, wait_s: float = 0.0) -> socket.socket:
+        """A connection made now.
+
+        :param wait_s: how long the kernel may take until it listens.
+        :raise GuestError: it does not listen.
+        """
+        return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=wait_s)
+
+    async def close(self) -> None:
+        """Close those that nobody has asked for."""
+        ahead, self._ahead = list(self._ahead.values()), {}
+        for task in ahead:
+            task.cancel()
+        for found in await asyncio.gather(*ahead, return_exceptions=True):
+            if isinstance(found, socket.socket):
+                found.close()
 
 
 async def prepare_kernel(agent: Agent, key: str) -> None:
@@ -78,6 +130,16 @@ async def resync_kernel(agent: Agent, key: str, *, env: Mapping[str, str], cwd: 
     async with open_client(agent, key) as client:
         # SECURITY: an answer other than "ok" is an error here, and nobody reaches the kernel then.
         _check(await client.request("hyper_identity_request", content, deadline_s=_ANSWER_S))
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Whether the far side has closed a connection, also behind a greeting that waits to be read.
+
+    libzmq does that to one that does not shake hands within half a minute (ZMQ_HANDSHAKE_IVL in zmq_setsockopt(3)).
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 async def _execute(client: KernelClient, code: str, *, silent: bool) -> None:

@@ -13,6 +13,7 @@ from hyper_kernel.errors import GuestError, HostError, HyperError
 from hyper_kernel.host.timing import step
 from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig, Ram
 from hyper_kernel.limits import BOOT_DEADLINE_S
+from hyper_kernel.sandbox.kernel import KernelPorts
 from hyper_kernel.vsock.end import VsockEnd
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,14 @@ class Guest:
     """A machine whose agent has said hello; not yet its own (see :meth:`Agent.resync`).
 
     ``kernel_key`` is what the Jupyter kernel that runs in it already signs with; empty where none does. Such a kernel
-    is not its own either (see ``sandbox.kernel``).
+    is not its own either (see ``sandbox.kernel``). ``ports`` has connections to it that were made ahead.
     """
 
     machine: Machine
     end: VsockEnd
     agent: Agent
     kernel_key: str = ""
+    ports: KernelPorts | None = None
 
 
 class Source(Protocol):

@@ -1,20 +1,17 @@
 """The Jupyter kernel of a sandbox: its folder, its process, its channels."""
 
 import asyncio
-import contextlib
 import logging
-import select
-import socket
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel import wire
-from hyper_kernel.agent.agent import Agent
 from hyper_kernel.channels.signing import Signer
-from hyper_kernel.channels.splice import CHANNELS, Splice
-from hyper_kernel.errors import GuestError, HyperError
+from hyper_kernel.channels.splice import Splice
+from hyper_kernel.errors import GuestError
 from hyper_kernel.link import Frames
-from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, new_key, resync_kernel, sign_with
+from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
+from hyper_kernel.sandbox.source import Guest
 from hyper_kernel.shim.folder import CopyPlan, open_archive, plan_copy
 from hyper_kernel.spec import KernelSpec
 from hyper_kernel.wire import Type
@@ -25,21 +22,20 @@ log = logging.getLogger(__name__)
 class Kernel:
     """One kernel, and what carries its clients' connections.
 
-    :param agent: of the guest it runs in.
+    :param guest: where it runs, or is to be started.
     :param spec: what is wanted.
-    :param key: what the kernel signs with that runs already; empty: none does.
     """
 
-    def __init__(self, agent: Agent, spec: KernelSpec, key: str) -> None:
-        self._agent = agent
+    def __init__(self, guest: Guest, spec: KernelSpec) -> None:
+        self._agent = guest.agent
+        self._ports = guest.ports or KernelPorts(guest.agent)
         self._spec = spec
-        self._is_ready = bool(key)
-        self._key = key or new_key()
+        self._is_ready = bool(guest.kernel_key)
+        self._key = guest.kernel_key or new_key()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # SECURITY: the clients' key stays here; what the guest signs is signed anew.
-        self._spares: dict[str, asyncio.Task[socket.socket]] = {}
         clients = Signer(spec.key.encode(), spec.signature_scheme)
-        self.splice = Splice(self._dial, clients=clients, kernel=sign_with(self._key))
+        self.splice = Splice(self._ports.dial, clients=clients, kernel=sign_with(self._key))
 
     async def start(self, name: str, channels: Path) -> dict[str, Any]:
         """Start the kernel, or make the one that runs its own; then let clients in.
@@ -61,20 +57,20 @@ class Kernel:
             info = self.splice.bind_ipc(channels)
         else:
             info = self.splice.bind_tcp("127.0.0.1", self._spec.ports)
-        self._dial_spares()
+        self._ports.dial_ahead()
         return info | {"signature_scheme": self._spec.signature_scheme, "kernel_name": name}
 
     async def close(self) -> None:
         """End all connections and let nobody in any more."""
         await self.splice.close()
-        await self._drop_spares()
+        await self._ports.close()
 
     async def ended(self, code: int) -> None:
         """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
         if not self._exit.done():
             self._exit.set_result(code)
         await self.splice.drop_connections()
-        await self._drop_spares()
+        await self._ports.close()
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""
@@ -110,7 +106,7 @@ class Kernel:
 
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).
-        listening = asyncio.create_task(self._connect("hb", LISTEN_S))
+        listening = asyncio.create_task(self._ports.connect("hb", wait_s=LISTEN_S))
         racing: list[asyncio.Future[Any]] = [listening, self._exit]
         try:
             await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
@@ -120,42 +116,6 @@ class Kernel:
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-
-    def _dial_spares(self) -> None:
-        """Dial each channel once, while the first client is only about to: it finds its connections made."""
-        for channel in CHANNELS:
-            self._spares[channel] = asyncio.create_task(self._connect(channel, 0.0))
-
-    async def _drop_spares(self) -> None:
-        spares, self._spares = list(self._spares.values()), {}
-        for spare in spares:
-            spare.cancel()
-        for found in await asyncio.gather(*spares, return_exceptions=True):
-            if isinstance(found, socket.socket):
-                found.close()
-
-    async def _dial(self, channel: str) -> socket.socket:
-        """A client's connection; called by the splice, which is bound when the kernel listens."""
-        if spare := self._spares.pop(channel, None):
-            with contextlib.suppress(HyperError, OSError):
-                sock = await spare
-                if not _has_ended(sock):
-                    return sock
-                sock.close()
-        return await self._connect(channel, 0.0)
-
-    async def _connect(self, channel: str, wait_s: float) -> socket.socket:
-        return await self._agent.connect(wire.KERNEL_PORTS[channel], wait_s=wait_s)
-
-
-def _has_ended(sock: socket.socket) -> bool:
-    """Whether the far side has closed a connection on which nothing was read yet.
-
-    libzmq does that to one that does not shake hands within half a minute (ZMQ_HANDSHAKE_IVL in zmq_setsockopt(3)).
-    """
-    poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)  # behind a greeting, too, that waits to be read
-    return bool(poll.poll(0))
 
 
 async def expect_success(stream: Frames, what: str) -> None:

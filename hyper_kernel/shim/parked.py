@@ -17,7 +17,7 @@ from hyper_kernel.host.process import is_alive, read_start_ticks
 from hyper_kernel.hypervisor import MachineConfig
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
-from hyper_kernel.sandbox.kernel import WORK, resync_kernel, warm_kernel
+from hyper_kernel.sandbox.kernel import WORK, KernelPorts, resync_kernel, warm_kernel
 from hyper_kernel.sandbox.plan import Shape, plan_boot, plan_image
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import Guest, OnEvent, Source
@@ -119,7 +119,11 @@ class Parked:
             await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
             if guest.kernel_key:
                 await resync_kernel(guest.agent, guest.kernel_key, env={}, cwd=WORK)
-        self._guest = guest
+        ports = KernelPorts(guest.agent) if guest.kernel_key else None
+        if ports:
+            ports.dial_ahead()
+            await ports.wait_dialled()
+        self._guest = replace(guest, ports=ports)
 
     async def rest(self) -> None:
         """Stop its processors."""

@@ -150,7 +150,7 @@ class Shim:
     async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec, name: str) -> None:
         channels = self._paths.channels(spec.channels or self._record.id[:8])
         make_private(channels.parent)
-        self._kernel = Kernel(guest.agent, spec, guest.kernel_key)
+        self._kernel = Kernel(guest, spec)
         stack.push_async_callback(self._kernel.close)
         with step(log, "copy the folder"):
             note = await self._kernel.copy_folder()
