@@ -26,6 +26,8 @@ from hyper_kernel.spec import SandboxSpec
 AT_ONCE = 32
 #: A line that is longer is broken, so that a program which never ends one does not fill our memory; bytes.
 MAX_LINE = 1 << 20
+#: How wide most names are that hyperd chooses.
+_NAME_WIDTH = 16
 #: Colours of names on a terminal (SGR in ECMA-48).
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
@@ -73,7 +75,7 @@ class Output:
     """Both our outputs, for the lines of many: each line whole, after the name of who wrote it."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._width = max(map(len, names))
+        self._width = max(len(name) or _NAME_WIDTH for name in names)
         self._lock = threading.Lock()
 
     def copy(self, name: str, colour: int, stream: Stream) -> None:
@@ -124,8 +126,9 @@ class Crowd:
         self._names = names
         self._output = Output(names)
         self._lock = threading.Lock()
-        #: Ids of sandboxes that go when this command is interrupted, by their place in ``names``.
-        self._mine: dict[int, str] = {}
+        #: Sandboxes that go when this command is interrupted, by their place in ``names``.
+        self._mine: dict[int, Record] = {}
+        self._said: set[str] = set()
         self._closed = self._interrupted = False
 
     def run(self) -> int:
@@ -147,7 +150,7 @@ class Crowd:
         codes = self._call_all(self._start_one)
         for index, code in enumerate(codes):
             if code == 0:
-                print(self._mine[index])
+                print(self._mine[index].id)
         return _highest(codes)
 
     def _call_all(self, act: Callable[[int, Record], int]) -> list[int | None]:
@@ -175,9 +178,9 @@ class Crowd:
         try:
             record = self._client.create(self._spec, self._names[index])
             with self._lock:
-                self._mine[index] = record.id
+                self._mine[index] = record
             if self._interrupted:
-                self._remove(record.id)
+                self._remove(record)
                 return None
             return act(index, record)
         except HyperError as exc:
@@ -203,18 +206,19 @@ class Crowd:
         self._client.start(record.id)
         return 0
 
-    def _fail(self, index: int, error: HyperError) -> int | None:
+    def _fail(self, index: int, error: HyperError) -> int:
         """Say why one did not run, unless that was said of another; its exit code."""
+        is_own = isinstance(error, GuestError | LostError)
         with self._lock:
-            ident = self._mine.get(index)
-            is_own = isinstance(error, GuestError | LostError)
-            is_known = self._interrupted or (self._closed and not is_own)
+            record = self._mine.get(index)
             self._closed = self._closed or not is_own
-        if ident and isinstance(error, BusyError):
-            self._remove(ident)
-        if is_known:
-            return None
-        self._output.say(error)
+            reason = str(error).replace(record.name if record else "", "") if is_own else type(error).__name__
+            is_new = not self._interrupted and reason not in self._said
+            self._said.add(reason)
+        if record and isinstance(error, BusyError):
+            self._remove(record)
+        if is_new:
+            self._output.say(error)
         return exit_code(error)
 
     def _end(self, calls: list[Future[int | None]]) -> None:
@@ -225,9 +229,9 @@ class Crowd:
         wait(call_all(self._remove, mine))
         wait(calls)
 
-    def _remove(self, ident: str) -> None:
+    def _remove(self, record: Record) -> None:
         try:
-            self._client.remove(ident, force=True)
+            self._client.remove(record.id, force=True)
         except NotFoundError:
             pass  # it has removed itself
         except HyperError as exc:

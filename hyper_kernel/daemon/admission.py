@@ -51,6 +51,11 @@ def plan_reserve(total_bytes: int) -> int:
     return min(max(RESERVE_BYTES, total_bytes // 20), total_bytes // 4)
 
 
+def count_turns() -> int:
+    """How many starts the usable processors bear at once; two at least, so that one that hangs stops nobody."""
+    return max(2, STARTS_PER_CPU * len(os.sched_getaffinity(0)))
+
+
 class Turn:
     """The right to have a start under way; used up by :meth:`spend`.
 
@@ -72,12 +77,12 @@ class Admission:
     """The door. All methods run on one event loop.
 
     :param read: what memory there is.
-    :param turns: starts under way at once; by default as many as the processors bear.
+    :param turns: starts under way at once; :func:`count_turns` where it is left out.
     """
 
     def __init__(self, read: Callable[[], tuple[Memory, ...]] = read_memory, turns: int | None = None) -> None:
         self._read = read
-        self._free = asyncio.Semaphore(turns or STARTS_PER_CPU * len(os.sched_getaffinity(0)))
+        self._free = asyncio.Semaphore(turns or count_turns())
         self._under_way = 0
 
     async def wait_turn(self) -> Turn:

@@ -1,7 +1,8 @@
 """A shim without a machine: ``python -m tests.fakes.shim ID`` runs the sandbox's program on this host.
 
 It speaks the control protocol of ``hyper_kernel.shim`` and keeps the same files. Its root is a folder. Labels steer
-it: ``fake.boot=fail`` panics, ``fake.boot=hang`` never comes up.
+it: ``fake.boot=fail`` panics, ``fake.boot=fail-once:PATH`` if it is the first to make PATH, ``fake.boot=hang`` never
+comes up.
 """
 
 import asyncio
@@ -102,6 +103,15 @@ async def _read(stream, kind, on_output):
         await on_output(kind, data)
 
 
+def _is_first(path):
+    """Whether nobody has made a folder before us."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
+
+
 class FakeShim:
     def __init__(self, paths, sandbox_id, listener):
         self.listener = listener
@@ -133,8 +143,8 @@ class FakeShim:
         accepting.cancel()
 
     async def _live(self):
-        boot = self.record.spec.labels.get("fake.boot")
-        if boot == "fail":
+        boot, _, path = self.record.spec.labels.get("fake.boot", "").partition(":")
+        if boot == "fail" or (boot == "fail-once" and _is_first(path)):
             (self.folder / "console.log").write_text("Linux version 0.fake\nKernel panic - not syncing: fake\n")
             return "the guest panicked", 125
         if boot == "hang":

@@ -2,17 +2,16 @@
 
 import asyncio
 import functools
-import os
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from hyper_kernel.daemon.admission import Admission, Facts, decide_admission, plan_reserve
+from hyper_kernel.daemon.admission import Admission, Facts, count_turns, decide_admission, plan_reserve
 from hyper_kernel.errors import BusyError
 from hyper_kernel.host.memory import Memory, read_memory
-from hyper_kernel.limits import FIRST_BYTES, MAX_LIVE, STARTS_PER_CPU
+from hyper_kernel.limits import FIRST_BYTES, MAX_LIVE
 from hyper_kernel.sandbox.record import State
 from tests.fakes.fixtures import kernel, shell, wait_until
 
@@ -224,7 +223,7 @@ def test_a_restart_passes_the_same_door(client, full):
 
 
 def test_a_sandbox_that_waits_for_its_turn_can_be_removed_and_one_whose_client_left_is_not_started(client):
-    turns = STARTS_PER_CPU * len(os.sched_getaffinity(0))
+    turns = count_turns()
     hanging = [client.create(shell("true", labels={"fake.boot": "hang"})).id for _ in range(turns)]
     left, removed, last = (client.create(shell("sleep 60")).id for _ in range(3))
     starts = [begin_start(client, ident) for ident in hanging]
