@@ -43,12 +43,14 @@ class Demand:
         self._starts.append((now_s, shape))
 
     def targets(self, now_s: float) -> Counter[Shape]:
-        """How many clones of each shape to have ready."""
+        """How many clones of each shape to have ready; of all shapes, those that were wanted last come first."""
         self._starts = [(at, shape) for at, shape in self._starts if now_s - at < RECENT_S]
+        bursts = Counter(shape for at, shape in self._starts if now_s - at < BURST_S)
         found: Counter[Shape] = Counter()
-        for shape in {shape for _, shape in self._starts}:
-            burst = sum(one == shape and now_s - at < BURST_S for at, one in self._starts)
-            found[shape] = min(max(burst, 1), MAX_RECENT)
+        for shape in dict.fromkeys(shape for _, shape in reversed(self._starts)):
+            wanted = min(max(bursts[shape], 1), MAX_RECENT, MAX_PARKED - found.total())
+            if wanted > 0:
+                found[shape] = wanted
         return found
 
 
@@ -62,23 +64,23 @@ def decide(
     :param baked: the shapes that have a template.
     :param memories: what the host has left: where that is little, nothing is parked, and what is parked goes.
     """
+    ready, memories = set(baked), tuple(memories)
     for shape, count in parked.items():
         if count > targets.get(shape, 0):
             return Step(Do.RETIRE, shape)
     if is_tight(memories):
         return next((Step(Do.RETIRE, shape) for shape, count in parked.items() if count), None)
-    ready = set(baked)
     for shape, count in targets.items():
-        if shape not in ready:
-            return Step(Do.BAKE, shape)
-        if parked.get(shape, 0) < count and sum(parked.values()) < max(MAX_PARKED, count):
-            return Step(Do.PARK, shape)
+        # With room for all that it may ever take: else it could be what makes memory tight, and had to go again.
+        if parked.get(shape, 0) < count and not is_tight(memories, shape.memory_mib << 20):
+            return Step(Do.PARK if shape in ready else Do.BAKE, shape)
     return None
 
 
-def is_tight(memories: Iterable[Memory]) -> bool:
-    """Whether memory is too short to hold clones that nobody uses yet."""
+def is_tight(memories: Iterable[Memory], wanted_bytes: int = 0) -> bool:
+    """Whether memory is too short to hold clones that nobody uses yet, and to give them ``wanted_bytes`` more."""
     return any(
-        memory.available_bytes < min(max(_SPARE_BYTES, memory.total_bytes // 10), memory.total_bytes // 2)
+        memory.available_bytes - wanted_bytes
+        < min(max(_SPARE_BYTES, memory.total_bytes // 10), memory.total_bytes // 2)
         for memory in memories
     )
