@@ -92,10 +92,11 @@ _RENEWALS = {
 }
 
 
-def forget_cells(shell: Any, names: dict[str, Any]) -> None:
+def forget_cells(shell: Any, names: dict[str, Any], hidden: dict[str, Any]) -> None:
     """Undo what cells have left in the session.
 
     :param names: the user's namespace before them.
+    :param hidden: what of it is not the user's; where it holds another ``_``, IPython sets ``_`` no more.
     """
     history = shell.history_manager
     history.writeout_cache()
@@ -107,8 +108,9 @@ def forget_cells(shell: Any, names: dict[str, Any]) -> None:
     for kept in (history.output_hist, history.outputs, history.exceptions):
         kept.clear()
     shell.displayhook.flush()
-    shell.user_ns.clear()
-    shell.user_ns.update(names)
+    for namespace, before in ((shell.user_ns, names), (shell.user_ns_hidden, hidden)):
+        namespace.clear()
+        namespace.update(before)
     shell.last_execution_succeeded, shell.last_execution_result = True, None
     shell.execution_count = 1
 
@@ -119,13 +121,13 @@ def serve(kernel: Any) -> None:
     ``hyper_identity_request`` {seed: hex, env, cwd}: see :func:`take_identity`. Not a cell: running one costs an
     emulated processor three times as much. ``hyper_forget_request`` {}: see :func:`forget_cells` (names: of now).
     """
-    names = dict(kernel.shell.user_ns)
+    names, hidden = dict(kernel.shell.user_ns), dict(kernel.shell.user_ns_hidden)
 
     def take(content: dict[str, Any]) -> None:
         take_identity(bytes.fromhex(content["seed"]), content["env"], content["cwd"])
 
     def forget(_content: dict[str, Any]) -> None:
-        forget_cells(kernel.shell, names)
+        forget_cells(kernel.shell, names, hidden)
 
     for kind, work in (("hyper_identity", take), ("hyper_forget", forget)):
         kernel.shell_handlers[f"{kind}_request"] = _handler(kernel, f"{kind}_reply", work)
