@@ -4,11 +4,13 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from guest import machine
-from guest.children import Children, LaunchError
+from guest.changes import find_changes
+from guest.children import Children, LaunchError, ask_inside, describe_end
 from guest.frames import Frames
 from guest.identity import ImageConfig, read_image_config
 from guest.kernels import KernelRunner
@@ -39,10 +41,13 @@ class Agent:
         self._control: Frames | None = None
         self._image: ImageConfig | None = None
         self._pending: list[dict[str, Any]] = []
+        #: When what came with a folder's base was there.
+        self._base_ns: dict[str, int] = {}
         self._operations = {
             "resync": self._resync,
             "kernel.start": self._start_kernel,
             "kernel.signal": self._signal_kernel,
+            "changes": self._count_changes,
             "stats": self._read_stats,
         }
 
@@ -135,6 +140,10 @@ class Agent:
         self._kernels.signal(int(args["signal"]))
         return {}
 
+    def _count_changes(self, args: dict[str, Any]) -> dict[str, Any]:
+        path = self._place(str(args["path"]), self._ready())
+        return {"count": ask_inside(self._root, lambda: sum(1 for _ in find_changes(path, self._base_ns.get(path, 0))))}
+
     def _read_stats(self, _args: dict[str, Any]) -> dict[str, Any]:
         return machine.read_figures()
 
@@ -172,7 +181,7 @@ class Agent:
             if kind == "exec":
                 self._run_program(frames, args, self._ready())
             elif kind in ("put", "get"):
-                self._serve_archive(frames, kind, str(args["path"]), self._ready())
+                self._serve_archive(frames, kind, args, self._ready())
             elif kind == "connect":
                 self._connect(frames, args, self._ready())
             else:
@@ -194,13 +203,22 @@ class Agent:
         program = Program(frames, self._children)
         program.run(launch, tty=tty, rows=int(args.get("rows") or 24), cols=int(args.get("cols") or 80))
 
-    def _serve_archive(self, frames: Frames, kind: str, path: str, image: ImageConfig) -> None:
-        path = path if path.startswith("/") else f"{image.cwd}/{path}"
+    def _serve_archive(self, frames: Frames, kind: str, args: dict[str, Any], image: ImageConfig) -> None:
+        path = self._place(str(args["path"]), image)
+        since_ns = self._base_ns.get(path, 0) if args.get("changes") else None
         frames.send(Type.OPENED, {})
         done = threading.Event()
-        self._children.fork(lambda: _archive(kind, frames, path, self._root), lambda _child: done.set())
+        child = self._children.fork(
+            lambda: _archive(kind, frames, path, self._root, since_ns), lambda _child: done.set()
+        )
         done.wait()
+        if kind == "put" and args.get("base"):
+            self._base_ns[path] = time.time_ns()
+        frames.send(Type.EXIT, describe_end(child))
         frames.finish()
+
+    def _place(self, path: str, image: ImageConfig) -> str:
+        return path if path.startswith("/") else f"{image.cwd}/{path}"
 
     def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:
         sock = dial_port(int(args["port"]), float(args.get("wait_s") or 0))
@@ -208,11 +226,11 @@ class Agent:
         splice(frames.sock, sock)
 
 
-def _archive(kind: str, frames: Frames, path: str, root: str) -> None:
+def _archive(kind: str, frames: Frames, path: str, root: str, since_ns: int | None) -> None:
     """In the forked process."""
     from guest import archive  # noqa: PLC0415 - only this process pays for tarfile, and before it changes its root
 
-    archive.serve(kind, frames, path, root)
+    archive.serve(kind, frames, path, root, since_ns)
 
 
 def _hello() -> dict[str, Any]:

@@ -8,23 +8,28 @@ import os
 import tarfile
 from collections.abc import Iterator
 
+from guest.changes import find_changes
 from guest.children import enter
 from guest.frames import Frames
 from hyper_kernel import wire
 from hyper_kernel.wire import Type
 
 
-def serve(kind: str, frames: Frames, path: str, root: str) -> None:
-    """Serve one stream to its EXIT, with ``root`` as this (forked) process's root folder."""
-    work = {"put": _put, "get": _get}[kind]
-    problem = ""
+def serve(kind: str, frames: Frames, path: str, root: str, since_ns: int | None) -> None:
+    """Serve one stream up to its EXIT, with ``root`` as this (forked) process's root folder; ends it with 1 on failure.
+
+    :param kind: put or get.
+    :param since_ns: get only what has changed since then; None: all.
+    """
     try:
         enter(root)
-        work(frames, path)
+        if kind == "put":
+            _put(frames, path)
+        else:
+            _get(frames, path, since_ns)
     except (OSError, tarfile.TarError, EOFError, wire.WireError) as exc:
-        problem = f"{kind} {path}: {exc}"
-        frames.send(Type.STDERR, problem.encode()[: wire.MAX_DATA])
-    frames.send(Type.EXIT, {"code": 1 if problem else 0, "signal": None})
+        frames.send(Type.STDERR, f"{kind} {path}: {exc}".encode()[: wire.MAX_DATA])
+        os._exit(1)
 
 
 def _put(frames: Frames, path: str) -> None:
@@ -41,13 +46,18 @@ def _put(frames: Frames, path: str) -> None:
         pass  # padding after the archive's end
 
 
-def _get(frames: Frames, path: str) -> None:
+def _get(frames: Frames, path: str, since_ns: int | None) -> None:
     """Send an archive of ``path``, a folder or one file, named as its last part; links are sent as links.
 
+    :param since_ns: send what has changed below it since then instead, named from there.
     :raise OSError: what went wrong.
     """
     with tarfile.open(fileobj=_Output(frames), mode="w|", bufsize=wire.MAX_DATA, format=tarfile.PAX_FORMAT) as archive:
-        archive.add(path, os.path.basename(os.path.normpath(path)) or ".")
+        if since_ns is None:
+            archive.add(path, os.path.basename(os.path.normpath(path)) or ".")
+            return
+        for changed in find_changes(path, since_ns):
+            archive.add(changed, os.path.relpath(changed, path), recursive=False)
 
 
 class _Input(io.RawIOBase):

@@ -24,6 +24,8 @@ Operations (guest)::
                    client: {connection info sent as is}}
                   -> {pid, ports: {shell, iopub, stdin, control, hb}, spec: {kernel.json of the image}}
     kernel.signal {signal: int} -> {}          to the kernel's whole process group; no error when it is gone
+    changes       {path: str} -> {count: int}  entries below path that changed after the last put there that was its
+                  base (all of them where there was none); at most MAX_CHANGES are counted
     stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}
     poweroff      {} -> {}                     syncs and powers the machine off
 
@@ -37,8 +39,10 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
     exec     {argv: [str], env: {str: str}, cwd: str, user: str, tty: bool, rows: int, cols: int} -> OPENED {pid}
              then STDIN / STDIN_EOF / RESIZE {rows, cols} / SIGNAL {signal} to the guest,
              STDOUT / STDERR / EXIT {code: int|null, signal: int|null} to the host; EXIT is the last frame
-    put      {path: str}: STDIN carries a tar archive that is unpacked below path, STDIN_EOF ends it; then EXIT
-    get      {path: str}: STDOUT carries a tar archive of path (a folder or one file); then EXIT
+    put      {path: str, base: bool}: STDIN carries a tar archive that is unpacked below path, STDIN_EOF ends it;
+             then EXIT. ``base`` makes what is there then unchanged
+    get      {path: str, changes: bool}: STDOUT carries a tar archive of path (a folder or one file), or of what
+             ``changes`` counts, with names relative to path; then EXIT
              (put and get: on failure STDERR carries the reason and EXIT's code is not 0)
     connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
              127.0.0.1:port in the guest
@@ -50,11 +54,12 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).
 KERNEL_PORTS = {"shell": 27001, "iopub": 27002, "stdin": 27003, "control": 27004, "hb": 27005}
+MAX_CHANGES = 20_000
 #: Largest payload of one frame, in bytes; larger ones are a violation of the contract.
 MAX_PAYLOAD = 256 * 1024
 #: Data frames (STDIN, STDOUT, STDERR) carry at most this many bytes, so that frames of streams interleave.

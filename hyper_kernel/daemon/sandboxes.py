@@ -142,13 +142,19 @@ class Sandboxes:
         self.tell(box, "restart")
 
     async def renew(self, box: Box, spec: SandboxSpec) -> None:
-        """Kill its machine if it has one, then start a fresh one as ``spec`` says.
+        """Kill its machine if it has one, then start a fresh one as ``spec`` says; what its kernel wrote goes along.
 
         :raise BusyError, HostError, GuestError: as :meth:`start`.
         """
+        notes: tuple[str, ...] = ()
         if box.is_live:
+            try:
+                await box.request("kernel.keep")
+            except HyperError as exc:
+                notes = (f"what the kernel wrote before its restart is lost: {exc}",)
+                log.warning("%s: %s", box, notes[0])
             await self._finish(self._kill(box))
-        box.record = box.record.changed(spec=spec)
+        box.record = box.record.changed(spec=spec, notes=notes)
         await self.start(box)
 
     async def remove(self, box: Box, *, force: bool = False) -> None:

@@ -1,20 +1,16 @@
-"""The Jupyter kernel of a sandbox: its folder, its process, its channels."""
+"""The Jupyter kernel of a sandbox: its process, its channels."""
 
 import asyncio
 import logging
 from pathlib import Path
 from typing import Any
 
-from hyper_kernel import wire
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
 from hyper_kernel.errors import GuestError
-from hyper_kernel.link import Frames
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
-from hyper_kernel.shim.folder import CopyPlan, open_archive, plan_copy
 from hyper_kernel.spec import KernelSpec
-from hyper_kernel.wire import Type
 
 log = logging.getLogger(__name__)
 
@@ -76,34 +72,6 @@ class Kernel:
         """Signal the kernel's process group."""
         await self._agent.request("kernel.signal", signal=number)
 
-    async def copy_folder(self) -> str:
-        """Read the notebook's folder in; what was left out, for people, or empty.
-
-        :raise RequestError: the folder cannot be read.
-        :raise GuestError: the guest cannot store it.
-        """
-        if self._spec.files != "copy" or not self._spec.folder:
-            return ""
-        folder = Path(self._spec.folder)
-        plan = await asyncio.to_thread(plan_copy, folder)
-        if plan.paths:
-            await self._put(folder, plan)
-        log.info("copied %d entries of %s, left out %d", len(plan.paths), folder, plan.left_out)
-        return f"{plan.left_out} entries of the folder were not copied (hidden, links, or over the limit)" * bool(
-            plan.left_out
-        )
-
-    async def _put(self, folder: Path, plan: CopyPlan) -> None:
-        stream = await self._agent.open("put", path=WORK)
-        try:
-            with open_archive(folder, plan) as archive:
-                while data := archive.read(wire.MAX_DATA):
-                    await stream.send(Type.STDIN, data)
-            await stream.send(Type.STDIN_EOF)
-            await expect_success(stream, f"copying {folder} into the sandbox")
-        finally:
-            stream.close()
-
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).
         listening = asyncio.create_task(self._ports.connect("hb", wait_s=LISTEN_S))
@@ -116,19 +84,3 @@ class Kernel:
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-
-
-async def expect_success(stream: Frames, what: str) -> None:
-    """Read a put or get stream to its exit.
-
-    :raise GuestError: it failed, with the guest's reason.
-    """
-    words = b""
-    async for kind, payload in stream:
-        if kind is Type.STDERR:
-            words = (words + payload)[-2000:]
-        elif kind is Type.EXIT:
-            if wire.parse(kind, payload).get("code") == 0:
-                return
-            break
-    raise GuestError(f"{what} failed: {words.decode(errors='replace').strip() or 'the guest gave no reason'}")

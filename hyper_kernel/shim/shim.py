@@ -24,6 +24,7 @@ from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.owner import wait_orphaned
 from hyper_kernel.shim.program import OutputLog, Program, exit_code
+from hyper_kernel.shim.work import Work
 from hyper_kernel.spec import KernelSpec
 from hyper_kernel.wire import Type, WireError
 
@@ -75,8 +76,10 @@ class Shim:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._guest: Guest | None = None
         self._kernel: Kernel | None = None
+        self._work: Work | None = None
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any] | None]]] = {
             "kernel.signal": self._call_kernel_signal,
+            "kernel.keep": self._call_kernel_keep,
             "signal": self._call_signal,
             "resize": self._call_resize,
             "stop": self._call_stop,
@@ -152,11 +155,12 @@ class Shim:
         make_private(channels.parent)
         self._kernel = Kernel(guest, spec)
         stack.push_async_callback(self._kernel.close)
+        self._work = Work(guest.agent, self._folder / "work.tar")
         with step(log, "copy the folder"):
-            note = await self._kernel.copy_folder()
+            note = await self._work.fill(spec.folder if spec.files == "copy" else "")
         with step(log, "start or resync the kernel"):
             connection = await self._kernel.start(name, channels)
-        self._record = self._record.changed(connection=connection, notes=(note,) if note else ())
+        self._record = self._record.changed(connection=connection, notes=(*self._record.notes, *filter(None, [note])))
 
     async def _start_program(self, guest: Guest, plan: Plan) -> None:
         stream = await guest.agent.open("exec", **plan.program)
@@ -256,6 +260,11 @@ class Shim:
         self._ready()
         if self._kernel and self._record.exit_code == -1:
             await self._kernel.signal(signal)
+
+    async def _call_kernel_keep(self) -> dict[str, Any]:
+        """Keep what the kernel wrote for this sandbox's next machine."""
+        self._ready()
+        return {"count": await self._work.keep() if self._work else 0}
 
     async def _call_signal(self, signal: int) -> None:
         self._ready()

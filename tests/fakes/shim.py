@@ -238,6 +238,8 @@ class FakeShim:
         elif op == "kernel.signal":
             if args["signal"] == signal.SIGKILL:
                 await self._change(exit_code=137)
+        elif op == "kernel.keep":
+            return {"count": 0}
         else:
             raise ValueError(op)
         return {}

@@ -7,13 +7,13 @@ import tarfile
 import pytest
 
 from hyper_kernel.wire import Type
-from tests.unit.guest_peer import start_agent
+from tests.unit.guest_peer import request, start_agent
 
 
 @pytest.fixture
 def agent(tmp_path):
     with start_agent(tmp_path) as peer:
-        peer.ready()
+        peer.control = peer.ready()
         yield peer
 
 
@@ -90,3 +90,39 @@ def test_put_that_fails_early_still_ends_with_its_reason(agent, tmp_path):
     end, _, err = put(agent, tmp_path / "file", pack(one=bytes(2_000_000)))
     assert end["code"] == 1
     assert b"File exists" in err
+
+
+def count_changes(agent, path) -> int:
+    return request(agent.control, "changes", path=str(path))["result"]["count"]
+
+
+def test_what_changed_since_the_base_is_counted_and_sent(agent, tmp_path):
+    work = tmp_path / "work"
+    stream = agent.dial()
+    stream.open("put", path=str(work), base=True)
+    stream.send_stdin(pack(one=b"1", two=b"2"))
+    stream.send(Type.STDIN_EOF)
+    stream.receive_all()
+    assert count_changes(agent, work) == 0
+    (work / "one").write_bytes(b"changed")
+    (work / "new/deep").mkdir(parents=True)
+    (work / "new/deep/file").write_bytes(b"3")
+    (work / "link").symlink_to("/etc/passwd")
+    os.mkfifo(work / "pipe")
+    assert count_changes(agent, work) == 5
+    put(agent, work, pack(later=b"4"))  # no base: what it brings is a change like any other
+    stream = agent.dial()
+    stream.open("get", path=str(work), changes=True)
+    end, data, err = stream.receive_all()
+    assert (end["code"], err) == (0, b"")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert sorted(archive.getnames()) == ["later", "link", "new", "new/deep", "new/deep/file", "one"]
+        assert archive.getmember("link").issym()
+        assert archive.extractfile("one").read() == b"changed"
+
+
+def test_without_a_base_all_has_changed(agent, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/file").write_bytes(b"x")
+    assert count_changes(agent, tmp_path / "work") == 1
+    assert count_changes(agent, tmp_path / "nowhere") == 0

@@ -65,12 +65,12 @@ def test_a_payload_that_is_no_object_is_refused(payload):
         parse(Type.REQUEST, payload)
 
 
-def test_numbers_are_those_of_version_1():
-    assert wire.VERSION == 1
+def test_numbers_are_those_of_version_2():
+    assert wire.VERSION == 2
     assert [int(kind) for kind in Type] == [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 35, 36, 37, 38]
 
 
-@pytest.mark.parametrize("hello", [{}, {"version": 2}, {"version": "1"}])
+@pytest.mark.parametrize("hello", [{}, {"version": 1}, {"version": "2"}])
 def test_another_version_is_refused(hello):
     with pytest.raises(WireError, match="version"):
         wire.check_version(hello)
