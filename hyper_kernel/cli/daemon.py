@@ -51,6 +51,7 @@ def status(as_json: AsJson = False) -> None:
     print(f"hyperd {facts['version']}, process {facts['pid']}, since {since}")
     print(f"socket     {facts['socket']}")
     print(f"sandboxes  {facts['sandboxes']}, of which {facts['alive']} live")
+    print(f"parked     {facts['parked']} clones, see: hyper pool ls")
     print(f"isolation  {facts['tier']}: {facts['tier_reason']}")
 
 

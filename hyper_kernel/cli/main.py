@@ -40,6 +40,7 @@ _COMMANDS = {
     "images": Place("images", "images"),
     "rmi": Place("images", "rmi"),
     "template": Place("template", "app"),
+    "pool": Place("pool", "app"),
     "events": Place("sandboxes", "events"),
     "kernelspec": Place("kernelspec", "app"),
     "daemon": Place("daemon", "app"),

@@ -33,7 +33,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def runs_text(kernel: str | None) -> str:
     """What a saved or parked machine is ready for: a kernel that runs in it, or any program."""
-    return "programs" if kernel is None else f"kernel {kernel}"
+    return "programs" if kernel is None else f"kernel {kernel}".strip()
 
 
 def show_json(value: Any) -> None:

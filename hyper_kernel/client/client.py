@@ -3,21 +3,32 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPException, HTTPResponse
 from threading import Lock
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from hyper_kernel import __version__
-from hyper_kernel.client.http import ABSENT, TIMEOUT_S, UnixConnection, send_request
+from hyper_kernel.client.http import (
+    ABSENT,
+    TIMEOUT_S,
+    UnixConnection,
+    is_multiplexed,
+    lost_error,
+    make_url,
+    quote_part,
+    read_lines,
+    send_request,
+)
 from hyper_kernel.client.start import ensure_daemon, find_version
 from hyper_kernel.client.stream import Exec, Stream, demultiplex, read_raw
-from hyper_kernel.errors import HostError, LostError, NotFoundError
+from hyper_kernel.errors import HostError, NotFoundError
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
 from hyper_kernel.paths import Paths, find_paths
 from hyper_kernel.sandbox.record import Record
-from hyper_kernel.spec import KernelSpec, SandboxSpec
+from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, SandboxSpec
 
 #: Starting a machine may take long on a busy host without KVM; hyperd itself has the deadline.
 _START_S = 300.0
@@ -63,7 +74,7 @@ class Client:
         return self._json("GET", "/info")
 
     def status(self) -> dict[str, Any]:
-        """hyperd's process: version, pid, socket, sandboxes, alive, tier, tier_reason."""
+        """hyperd's process: version, pid, socket, sandboxes, alive, parked, tier, tier_reason."""
         return self._json("GET", "/hyper/v1/status")
 
     def events(self, *, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None) -> Iterator[Any]:
@@ -82,11 +93,11 @@ class Client:
 
     def sandbox(self, ref: str) -> Record:
         """The sandbox of a name, an id or the start of one."""
-        return Record.from_dict(self._json("GET", f"/hyper/v1/sandboxes/{_part(ref)}"))
+        return Record.from_dict(self._json("GET", f"/hyper/v1/sandboxes/{quote_part(ref)}"))
 
     def inspect(self, ref: str) -> dict[str, Any]:
         """As ``GET /containers/{id}/json`` of Docker's API."""
-        return self._json("GET", f"/containers/{_part(ref)}/json")
+        return self._json("GET", f"/containers/{quote_part(ref)}/json")
 
     def create(self, spec: SandboxSpec, name: str = "") -> Record:
         """Record a sandbox; :meth:`start` gives it a machine."""
@@ -94,28 +105,28 @@ class Client:
 
     def start(self, ref: str) -> None:
         """Start it; returns when its program runs. Does nothing to one that is live."""
-        self._do("POST", f"/containers/{_part(ref)}/start", timeout_s=_START_S)
+        self._do("POST", f"/containers/{quote_part(ref)}/start", timeout_s=_START_S)
 
     def stop(self, ref: str, timeout_s: float = 10.0) -> bool:
         """End its program, by force after ``timeout_s``; whether it was live."""
-        path = f"/containers/{_part(ref)}/stop"
+        path = f"/containers/{quote_part(ref)}/stop"
         return self._do("POST", path, {"t": timeout_s}, timeout_s=timeout_s + TIMEOUT_S) != 304
 
     def restart(self, ref: str, timeout_s: float = 10.0) -> None:
         """Stop and start it."""
-        self._do("POST", f"/containers/{_part(ref)}/restart", {"t": timeout_s}, timeout_s=timeout_s + _START_S)
+        self._do("POST", f"/containers/{quote_part(ref)}/restart", {"t": timeout_s}, timeout_s=timeout_s + _START_S)
 
     def kill(self, ref: str, signal: str = "KILL") -> None:
         """Send a signal to its program."""
-        self._do("POST", f"/containers/{_part(ref)}/kill", {"signal": signal})
+        self._do("POST", f"/containers/{quote_part(ref)}/kill", {"signal": signal})
 
     def remove(self, ref: str, *, force: bool = False) -> None:
         """Forget it; a live one only with ``force``."""
-        self._do("DELETE", f"/containers/{_part(ref)}", {"force": int(force)})
+        self._do("DELETE", f"/containers/{quote_part(ref)}", {"force": int(force)})
 
     def rename(self, ref: str, name: str) -> None:
         """Give it another name."""
-        self._do("POST", f"/containers/{_part(ref)}/rename", {"name": name})
+        self._do("POST", f"/containers/{quote_part(ref)}/rename", {"name": name})
 
     def wait(self, ref: str, condition: str = "not-running") -> int:
         """Wait until ``not-running``, ``next-exit`` or ``removed``; its program's exit code."""
@@ -125,31 +136,31 @@ class Client:
     @contextmanager
     def waiting(self, ref: str, condition: str = "next-exit") -> Iterator[Iterator[End]]:
         """Begin to wait, and yield an iterator whose one value is the end: none from here on is missed."""
-        path = f"/containers/{_part(ref)}/wait"
+        path = f"/containers/{quote_part(ref)}/wait"
         with self._open("POST", path, {"condition": condition}, timeout_s=None) as response:
-            yield (End.from_json(json.loads(line)) for line in _lines(response))
+            yield (End.from_json(json.loads(line)) for line in read_lines(response))
 
     def resize(self, ref: str, rows: int, cols: int) -> None:
         """Tell its terminal the size."""
-        self._do("POST", f"/containers/{_part(ref)}/resize", {"h": rows, "w": cols})
+        self._do("POST", f"/containers/{quote_part(ref)}/resize", {"h": rows, "w": cols})
 
     def stats(self, ref: str) -> dict[str, Any]:
         """As ``GET /containers/{id}/stats`` of Docker's API, once."""
-        return self._json("GET", f"/containers/{_part(ref)}/stats", {"stream": 0, "one-shot": 1})
+        return self._json("GET", f"/containers/{quote_part(ref)}/stats", {"stream": 0, "one-shot": 1})
 
     def logs(
         self, ref: str, *, follow: bool = False, tail: str = "all", timestamps: bool = False, since: str = ""
     ) -> Iterator[tuple[int, bytes]]:
         """What its program has written, as ``(1 or 2, bytes)``; with ``follow`` also what it will write."""
         query = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": tail, "timestamps": int(timestamps)}
-        path = f"/containers/{_part(ref)}/logs"
+        path = f"/containers/{quote_part(ref)}/logs"
         with self._open("GET", path, {**query, "since": since}, timeout_s=None if follow else TIMEOUT_S) as response:
-            yield from demultiplex(response) if _is_multiplexed(response) else read_raw(response)
+            yield from demultiplex(response) if is_multiplexed(response) else read_raw(response)
 
     def attach(self, ref: str, *, stdin: bool = False, logs: bool = False) -> Stream:
         """Its main program's stream; before a start, output comes once it runs."""
         query = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin), "logs": int(logs)}
-        return self._hijack(f"/containers/{_part(ref)}/attach", query)
+        return self._hijack(f"/containers/{quote_part(ref)}/attach", query)
 
     def exec(
         self,
@@ -178,7 +189,7 @@ class Client:
             "AttachStdout": True,
             "AttachStderr": True,
         }
-        ident = self._json("POST", f"/containers/{_part(ref)}/exec", body=body)["Id"]
+        ident = self._json("POST", f"/containers/{quote_part(ref)}/exec", body=body)["Id"]
         start = {"Detach": False, "Tty": tty} | ({"ConsoleSize": list(size)} if size else {})
         return Exec(ident, self._hijack(f"/exec/{ident}/start", {}, start))
 
@@ -194,13 +205,13 @@ class Client:
     @contextmanager
     def get_archive(self, ref: str, path: str) -> Iterator[HTTPResponse]:
         """A file that reads as a tar archive of a path in a running sandbox."""
-        with self._open("GET", f"/containers/{_part(ref)}/archive", {"path": path}) as response:
+        with self._open("GET", f"/containers/{quote_part(ref)}/archive", {"path": path}) as response:
             yield response
 
     def stat_path(self, ref: str, path: str) -> dict[str, Any] | None:
         """What a path in a running sandbox is: name, size, mode (Go's bits), mtime, linkTarget; None where nothing."""
         try:
-            with self._open("HEAD", f"/containers/{_part(ref)}/archive", {"path": path}) as response:
+            with self._open("HEAD", f"/containers/{quote_part(ref)}/archive", {"path": path}) as response:
                 header = response.getheader("X-Docker-Container-Path-Stat") or ""
         except NotFoundError:
             return None
@@ -210,9 +221,9 @@ class Client:
     def put_archive(self, ref: str, path: str, archive: Iterable[bytes]) -> None:
         """Unpack a tar archive below a folder in a running sandbox."""
         headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
-        path_query = _url(f"/containers/{_part(ref)}/archive", {"path": path})
+        path_query = make_url(f"/containers/{quote_part(ref)}/archive", {"path": path})
         connection, response = self._request("PUT", path_query, archive, headers, None)
-        with _closing(connection):
+        with closing(connection):
             response.read()
 
     # -- images -------------------------------------------------------------------------------------------------
@@ -244,27 +255,49 @@ class Client:
 
     def kernel(self, ident: str) -> dict[str, Any]:
         """A kernel: id, name, state, exit_code (-1 while it lives), reason, connection, tier."""
-        return self._json("GET", f"/hyper/v1/kernels/{_part(ident)}")
+        return self._json("GET", f"/hyper/v1/kernels/{quote_part(ident)}")
 
     def restart_kernel(self, ident: str, kernel: KernelSpec) -> dict[str, Any]:
         """Start a kernel again in its sandbox; its connection info, without the key."""
         body = {"kernel": asdict(kernel)}
-        answer = self._json("POST", f"/hyper/v1/kernels/{_part(ident)}/start", body=body, timeout_s=_START_S)
+        answer = self._json("POST", f"/hyper/v1/kernels/{quote_part(ident)}/start", body=body, timeout_s=_START_S)
         connection: dict[str, Any] = answer["connection"]
         return connection
 
     def signal_kernel(self, ident: str, signal: int) -> None:
         """Signal a kernel; nothing happens to one that is gone."""
-        self._do("POST", f"/hyper/v1/kernels/{_part(ident)}/signal", body={"signal": signal})
+        self._do("POST", f"/hyper/v1/kernels/{quote_part(ident)}/signal", body={"signal": signal})
 
     def wait_kernel(self, ident: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """As :meth:`kernel`, once it has ended or after ``timeout_s``."""
-        path = f"/hyper/v1/kernels/{_part(ident)}/wait"
+        path = f"/hyper/v1/kernels/{quote_part(ident)}/wait"
         return self._json("POST", path, {"timeout_s": timeout_s}, timeout_s=timeout_s + TIMEOUT_S, again=True)
 
     def remove_kernel(self, ident: str) -> None:
         """Kill a kernel and forget its sandbox."""
-        self._do("DELETE", f"/hyper/v1/kernels/{_part(ident)}")
+        self._do("DELETE", f"/hyper/v1/kernels/{quote_part(ident)}")
+
+    # -- pool ---------------------------------------------------------------------------------------------------
+
+    def pool(self) -> list[dict[str, Any]]:
+        """Clones that are parked, by image and size; see ``daemon.pool.Pool.describe``."""
+        pool: list[dict[str, Any]] = self._json("GET", "/hyper/v1/pool")["pool"]
+        return pool
+
+    def keep_parked(
+        self,
+        count: int,
+        image: str = DEFAULT_IMAGE,
+        *,
+        memory_mib: int = DEFAULT_MEMORY_MIB,
+        cpus: int = DEFAULT_CPUS,
+        programs: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Have so many clones kept ready: with the image's kernel, or for ``programs``; as :meth:`pool` after that."""
+        body = {"count": count, "image": image, "memory_mib": memory_mib, "cpus": cpus, "programs": programs}
+        answer = self._json("POST", "/hyper/v1/pool", body=body, timeout_s=_START_S, again=True)
+        pool: list[dict[str, Any]] = answer["pool"]
+        return pool
 
     # -- calls --------------------------------------------------------------------------------------------------
 
@@ -277,7 +310,7 @@ class Client:
             try:
                 return json.loads(response.read())
             except (HTTPException, ConnectionError) as exc:
-                raise _lost(method, path) from exc
+                raise lost_error(method, path) from exc
 
     def _do(self, method: str, path: str, query: dict[str, Any] | None = None, **options: Any) -> int:
         """The status of an answer whose body does not matter."""
@@ -297,15 +330,15 @@ class Client:
     ) -> Iterator[HTTPResponse]:
         data = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        connection, response = self._request(method, _url(path, query), data, headers, timeout_s, again=again)
-        with _closing(connection):
+        connection, response = self._request(method, make_url(path, query), data, headers, timeout_s, again=again)
+        with closing(connection):
             yield response
 
     def _hijack(self, path: str, query: dict[str, Any], body: dict[str, Any] | None = None) -> Stream:
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        connection, response = self._request("POST", _url(path, query), data, headers, TIMEOUT_S)
-        multiplexed = _is_multiplexed(response)
+        connection, response = self._request("POST", make_url(path, query), data, headers, TIMEOUT_S)
+        multiplexed = is_multiplexed(response)
         file = response.fp
         response.fp = None  # type: ignore[assignment]  # else the response closes it when it is collected
         connection.sock.settimeout(None)
@@ -333,7 +366,7 @@ class Client:
             except ConnectionError as exc:
                 connection.close()
                 if not (method in _IDEMPOTENT or again):
-                    raise _lost(method, path) from exc
+                    raise lost_error(method, path) from exc
                 self._call_daemon(attempt, exc)
             except BaseException:
                 connection.close()
@@ -356,36 +389,3 @@ class Client:
             if theirs != __version__:
                 ensure_daemon(self.paths)
             self._checked = True
-
-
-@contextmanager
-def _closing(connection: UnixConnection) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        connection.close()
-
-
-def _lines(response: HTTPResponse) -> Iterator[bytes]:
-    try:
-        yield from response
-    except (HTTPException, ConnectionError) as exc:
-        raise LostError("hyperd went away", hint="look with: hyper ps -a") from exc
-
-
-def _lost(method: str, path: str) -> LostError:
-    return LostError(f"hyperd went away before it answered {method} {path}", hint="look with: hyper ps -a")
-
-
-def _is_multiplexed(response: HTTPResponse) -> bool:
-    return "multiplexed" in (response.getheader("Content-Type") or "")
-
-
-def _part(ref: str) -> str:
-    """A reference as one part of a path."""
-    return quote(ref, safe="") or "-"
-
-
-def _url(path: str, query: dict[str, Any] | None) -> str:
-    wanted = {name: value for name, value in (query or {}).items() if value != ""}
-    return f"{path}?{urlencode(wanted)}" if wanted else path

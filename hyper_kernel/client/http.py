@@ -4,9 +4,10 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from hyper_kernel import __version__, errors
 from hyper_kernel.errors import HyperError, InternalError, LostError
@@ -85,3 +86,35 @@ def read_error(response: http.client.HTTPResponse) -> HyperError:
         return family(str(data["message"]), hint=str(data.get("hint") or ""))
     except (ValueError, KeyError, AttributeError, http.client.HTTPException):
         return InternalError(f"hyperd answered {response.status} {response.reason} without a message")
+
+
+def read_lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer, as they come.
+
+    :raise LostError: hyperd went away.
+    """
+    try:
+        yield from response
+    except (http.client.HTTPException, ConnectionError) as exc:
+        raise LostError("hyperd went away", hint="look with: hyper ps -a") from exc
+
+
+def lost_error(method: str, path: str) -> LostError:
+    """What to raise where hyperd went away in the middle of a call."""
+    return LostError(f"hyperd went away before it answered {method} {path}", hint="look with: hyper ps -a")
+
+
+def is_multiplexed(response: http.client.HTTPResponse) -> bool:
+    """Whether an answer carries two outputs in one, as Docker does."""
+    return "multiplexed" in (response.getheader("Content-Type") or "")
+
+
+def quote_part(ref: str) -> str:
+    """A reference as one part of a path."""
+    return quote(ref, safe="") or "-"
+
+
+def make_url(path: str, query: dict[str, Any] | None) -> str:
+    """A path with a query, without arguments that are empty."""
+    wanted = {name: value for name, value in (query or {}).items() if value != ""}
+    return f"{path}?{urlencode(wanted)}" if wanted else path

@@ -17,10 +17,10 @@ from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.execs import Execs
 from hyper_kernel.daemon.images import Images
 from hyper_kernel.daemon.kernels import Kernels
+from hyper_kernel.daemon.pool import Parking, Pool
 from hyper_kernel.daemon.routing import Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Server
-from hyper_kernel.daemon.shims import Shims
 from hyper_kernel.daemon.system import System
 from hyper_kernel.errors import BusyError, HostError
 from hyper_kernel.host.lock import try_lock
@@ -35,7 +35,7 @@ IDLE_EXIT_S = 300.0
 
 async def run(
     paths: Paths,
-    shims: Shims,
+    pool: Pool,
     images: ImageStore,
     *,
     idle_exit_s: float = IDLE_EXIT_S,
@@ -44,6 +44,7 @@ async def run(
 ) -> None:
     """Be hyperd until asked to stop (a request, SIGTERM, SIGINT) or idle for ``idle_exit_s``.
 
+    :param pool: where shims come from.
     :param on_ready: called once connections are taken.
     :param admission: what every start has to pass; this host's where it is left out.
     :raise BusyError: another hyperd serves this user.
@@ -58,7 +59,7 @@ async def run(
         (paths.run / "hyperd.lock").write_text(f"{os.getpid()}\n")
         sock = listen(paths)
         try:
-            await _serve(paths, shims, images, admission or Admission(), sock, idle_exit_s, on_ready)
+            await _serve(paths, pool, images, admission or Admission(), sock, idle_exit_s, on_ready)
         finally:
             paths.socket.unlink(missing_ok=True)
             sock.close()
@@ -88,7 +89,7 @@ def listen(paths: Paths) -> socket.socket:
 
 async def _serve(
     paths: Paths,
-    shims: Shims,
+    pool: Pool,
     images: ImageStore,
     admission: Admission,
     sock: socket.socket,
@@ -101,25 +102,25 @@ async def _serve(
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: a test's
             loop.add_signal_handler(number, stopping.set)
     events = Events()
-    sandboxes = Sandboxes(paths, shims, images, events, admission)
-    server = Server(make_routes(paths, sandboxes, images, events, stopping.set))
-    warming = asyncio.create_task(shims.start())
+    sandboxes = Sandboxes(paths, pool, images, events, admission)
+    server = Server(make_routes(paths, pool, sandboxes, images, events, stopping.set))
+    warming = asyncio.create_task(pool.start())
     try:
         await sandboxes.adopt()
         server.listen(sock)
         log.info("hyperd %s serves %s", __version__, paths.socket)
         on_ready()
-        await _until_idle(paths, server, sandboxes, idle_exit_s, stopping)
+        await _until_idle(paths, pool, server, sandboxes, idle_exit_s, stopping)
     finally:
         paths.socket.unlink(missing_ok=True)
         await server.close()
         await sandboxes.close()
         await asyncio.gather(warming, return_exceptions=True)
-        await shims.close()
+        await pool.close()
 
 
 def make_routes(
-    paths: Paths, sandboxes: Sandboxes, images: ImageStore, events: Events, stop: Callable[[], None]
+    paths: Paths, pool: Pool, sandboxes: Sandboxes, images: ImageStore, events: Events, stop: Callable[[], None]
 ) -> Routes:
     """Everything that can be asked."""
     routes = Routes()
@@ -130,7 +131,8 @@ def make_routes(
         Execs(sandboxes, images),
         Images(images, sandboxes),
         Kernels(sandboxes),
-        System(paths, sandboxes, images, events, stop),
+        Parking(pool),
+        System(paths, pool, sandboxes, images, events, stop),
     ):
         part.add_to(routes)
     return routes
@@ -145,13 +147,13 @@ async def _serve_last(server: Server, sandboxes: Sandboxes) -> None:
 
 
 async def _until_idle(
-    paths: Paths, server: Server, sandboxes: Sandboxes, idle_exit_s: float, stopping: asyncio.Event
+    paths: Paths, pool: Pool, server: Server, sandboxes: Sandboxes, idle_exit_s: float, stopping: asyncio.Event
 ) -> None:
     """Wait until asked to stop, or until nothing has been going on for a while."""
     loop = asyncio.get_running_loop()
     since_s = loop.time()
     while not stopping.is_set():
-        if server.busy or sandboxes.alive:
+        if server.busy or sandboxes.alive or pool.is_kept:
             since_s = loop.time()
         idle_s = loop.time() - max(since_s, server.last_s)
         if idle_s >= idle_exit_s:

@@ -28,7 +28,7 @@ class RefusedError(GuestError):
 
 
 class Shims(Protocol):
-    """Where shims come from; see ``shim.pool``."""
+    """Where shims come from; see ``pool``."""
 
     async def start(self) -> None:
         """Get ready."""

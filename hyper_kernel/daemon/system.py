@@ -15,6 +15,7 @@ from hyper_kernel.daemon.errors import NotHereError
 from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.filters import Filters, has_labels, parse_filters
 from hyper_kernel.daemon.logs import parse_time
+from hyper_kernel.daemon.pool import Pool
 from hyper_kernel.daemon.routing import API_VERSION, MIN_API_VERSION, Answer, Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
@@ -49,13 +50,21 @@ def read_tier(paths: Paths) -> TierFacts:
 class System:
     """Answers about hyperd.
 
+    :param pool: what is parked.
     :param stop: ends hyperd, once the answer is out.
     """
 
     def __init__(
-        self, paths: Paths, sandboxes: Sandboxes, images: ImageStore, events: Events, stop: Callable[[], None]
+        self,
+        paths: Paths,
+        pool: Pool,
+        sandboxes: Sandboxes,
+        images: ImageStore,
+        events: Events,
+        stop: Callable[[], None],
     ) -> None:
         self._paths = paths
+        self._pool = pool
         self._sandboxes = sandboxes
         self._images = images
         self._events = events
@@ -114,7 +123,11 @@ class System:
                 "ContainersStopped": len(boxes) - self._sandboxes.alive,
                 "Images": len(self._images.images()),
                 "Driver": "erofs",
-                "DriverStatus": [["Isolation tier", facts.tier], ["Why", facts.reason]],
+                "DriverStatus": [
+                    ["Isolation tier", facts.tier],
+                    ["Why", facts.reason],
+                    ["Parked clones", str(self._pool.parked)],
+                ],
                 "SecurityOptions": [f"name=hyper,tier={facts.tier}"],
                 "Labels": [f"hyper.tier={facts.tier}"],
                 "DockerRootDir": str(self._paths.data),
@@ -136,6 +149,7 @@ class System:
                 "socket": str(self._paths.socket),
                 "sandboxes": len(self._sandboxes.list()),
                 "alive": self._sandboxes.alive,
+                "parked": self._pool.parked,
                 "tier": facts.tier,
                 "tier_reason": facts.reason,
             }

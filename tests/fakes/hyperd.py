@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from hyper_kernel.daemon.__main__ import parse_options, set_up_log, tell_ready
@@ -17,10 +18,12 @@ from hyper_kernel.paths import find_paths
 
 
 class FakeShims:
-    """Starts each shim as a process of its own."""
+    """Starts each shim as a process of its own; clones that shall be kept are "parked" at once."""
 
-    def __init__(self):
+    def __init__(self, images):
+        self._images = images
         self._children = []
+        self._kept = {}
 
     async def start(self):
         pass
@@ -36,6 +39,34 @@ class FakeShims:
 
     async def close(self):
         pass
+
+    @property
+    def is_kept(self):
+        return bool(self._kept)
+
+    @property
+    def parked(self):
+        return sum(keep.count for keep in self._kept.values())
+
+    async def keep(self, keep):
+        shape = keep.shape(self._images)
+        self._kept.pop(shape, None)
+        if keep.count:
+            self._kept[shape] = keep
+
+    def describe(self):
+        return [
+            asdict(shape)
+            | {
+                "image": self._images.get(shape.image_id).names[0],
+                "parked": keep.count,
+                "warming": 0,
+                "target": keep.count,
+                "kept": keep.count,
+                "problem": "",
+            }
+            for shape, keep in self._kept.items()
+        ]
 
 
 class FakeImages:
@@ -58,6 +89,9 @@ class FakeImages:
 
     def images(self):
         return self._images
+
+    def get_kernels(self, image):
+        return {"python3": {"argv": ["python3", "-m", "ipykernel_launcher"], "language": "python"}}
 
     def find(self, ref):
         for image in self._images:
@@ -85,11 +119,12 @@ def main():
     if options.detach and os.fork():
         return
     set_up_log(options.log_level)
+    images = FakeImages()
     asyncio.run(
         run(
             find_paths(),
-            FakeShims(),
-            FakeImages(),
+            FakeShims(images),
+            images,
             idle_exit_s=options.idle_exit_s,
             on_ready=lambda: tell_ready(options.ready_fd),
             admission=Admission(read_fake_memory),
