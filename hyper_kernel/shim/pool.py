@@ -178,11 +178,12 @@ class Pool:
             try:
                 if one.template == key:
                     one.worker.claim(record.id, listener)
-                    one.worker.close()
                     self._workers.discard(one.worker)
                     return one.worker.pid
             except OSError as exc:
                 log.info("pool: a parked clone has ended: %s", exc)
+            finally:
+                one.worker.close()
             self._spawn(self._end(one.worker))
         return None
 
