@@ -19,7 +19,7 @@ from tests.fakes.fixtures import wait_until
 from tests.integration.conftest import processes_of
 
 #: How long a clone may take to be parked, its template to be baked first, and a killed part to be noticed, in seconds.
-PARK_S, NOTICE_S = 240, 10
+PARK_S, NOTICE_S = 240, 20
 PARKED, BAKING = "-name hyper-parked-", "-name hyper-template "
 
 
@@ -148,7 +148,7 @@ def test_hyperd_that_stops_leaves_nothing(client, home):
     client.keep_parked(1, programs=True)
     wait_parked(client, home)
     assert stop_daemon(client.paths)
-    assert processes_of(home) == []
+    wait_until(lambda: processes_of(home) == [], NOTICE_S)
     assert list(client.paths.parked.iterdir()) == []
 
 
@@ -219,7 +219,7 @@ def test_two_hyperds_bake_what_an_image_lacks_once_and_in_the_background(client,
             stop_daemon(theirs.paths)
     assert list(seen.values()) == [10]
     assert len(list((own / "templates").glob("[!.]*/"))) == 1
-    assert processes_of(other) == []
+    wait_until(lambda: processes_of(other) == [], NOTICE_S)
 
 
 def test_hyperd_that_stops_while_a_template_is_baked_leaves_nothing(client, home):
@@ -227,7 +227,7 @@ def test_hyperd_that_stops_while_a_template_is_baked_leaves_nothing(client, home
     client.keep_parked(1, programs=True)
     wait_until(lambda: machines(home, BAKING), PARK_S)
     assert stop_daemon(client.paths)
-    assert processes_of(home) == []
+    wait_until(lambda: processes_of(home) == [], NOTICE_S)
     assert [path.suffix for path in (own / "templates").iterdir()] == [".lock"]
 
 
