@@ -4,9 +4,9 @@ import asyncio
 import itertools
 import json
 import os
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from queue import Empty
 
 import pytest
 from jupyter_client.manager import AsyncKernelManager, KernelManager
@@ -153,22 +153,14 @@ def record_of(manager):
     return Client().sandbox(manager.provisioner._sandbox)
 
 
-def parked_pids():
-    return [int(path.name) for path in find_paths().parked.glob("*")]
-
-
 @contextmanager
 def claim(folder):
     """A manager of a kernel in a clone that was parked, which hyperd does for what was started lately."""
-    deadline = time.monotonic() + PARK_S
-    while True:
-        wait_until(parked_pids, PARK_S)
-        pids = parked_pids()
-        with start(folder) as manager:
-            if record_of(manager).shim_pid in pids:
-                yield manager
-                return
-        assert time.monotonic() < deadline, "what hyperd parks is not used"  # it was not ready yet
+    wait_until(lambda: Client().status()["parked"], PARK_S)
+    parked = {path.name for path in find_paths().parked.iterdir()}
+    with start(folder) as manager:
+        assert str(record_of(manager).shim_pid) in parked
+        yield manager
 
 
 @pytest.fixture(scope="module", params=["template", "parked"])
@@ -194,15 +186,19 @@ class Session:
         self._meet()
 
     def _meet(self):
-        sent = self._client.kernel_info()
-        while self._client.get_shell_msg(timeout=START_S)["parent_header"].get("msg_id") != sent:
-            pass
+        ours = set()
         while True:
-            message = self._client.get_iopub_msg(timeout=CELL_S)
-            if message["parent_header"].get("msg_id") != sent:
-                self.early.append(message)
-            elif message["content"].get("execution_state") == "idle":
-                return
+            ours.add(sent := self._client.kernel_info())
+            while self._client.get_shell_msg(timeout=START_S)["parent_header"].get("msg_id") != sent:
+                pass
+            # What is published before the subscription has reached the kernel is lost: ask again then.
+            with suppress(Empty):
+                while True:
+                    message = self._client.get_iopub_msg(timeout=1)
+                    if message["parent_header"].get("msg_id") not in ours:
+                        self.early.append(message)
+                    elif message["content"].get("execution_state") == "idle":
+                        return
 
     def run(self, code):
         """What a cell prints and is worth; with the kinds of messages that came, and its number, it is also kept."""
