@@ -4,11 +4,12 @@ import asyncio
 import errno
 import fcntl
 import mmap
-import multiprocessing
 import os
+import pickle
 import select
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -55,30 +56,29 @@ def store(folder):
     return TemplateStore(folder)
 
 
-def bake_apart(folder, config, said):
-    """In a process of its own: bake, and say what goes on and which template it is."""
-    template = asyncio.run(bake(BOOTS, TemplateStore(folder), config, report=said.send))
-    said.send(template.key)
+#: A program that bakes the machine it is given, and prints what goes on and which template it is.
+BAKE = """
+import asyncio, pickle, sys
+from hyper_kernel.qemu.driver import Qemu
+from hyper_kernel.sandbox.source import ColdSource
+from hyper_kernel.template.bake import bake
+from hyper_kernel.template.store import TemplateStore
+from hyper_kernel.vsock.probe import open_end
+
+def report(what):
+    print(what, flush=True)
+
+folder, config = pickle.load(sys.stdin.buffer)
+report(asyncio.run(bake(ColdSource(Qemu(), open_end), TemplateStore(folder), config, report=report)).key)
+"""
 
 
 def start_baking(folder, config):
-    """Such a process, and what it says."""
-    said, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=bake_apart, args=(folder, config, theirs))
-    process.start()
-    theirs.close()
-    return process, said
-
-
-def all_said(said):
-    """Everything that it says until it ends."""
-    words = []
-    while said.poll(BAKE_S):
-        try:
-            words.append(said.recv())
-        except EOFError:
-            return words
-    raise AssertionError(f"it said {words}, and does not end")
+    """That program, started."""
+    process = subprocess.Popen([sys.executable, "-c", BAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(pickle.dumps((folder, config)))
+    process.stdin.flush()
+    return process
 
 
 def leavings(folder):
@@ -88,13 +88,13 @@ def leavings(folder):
 @pytest.fixture(scope="module")
 def left(folder, config):
     """What a process left that was killed while its machine booted."""
-    process, said = start_baking(folder, config)
-    assert said.poll(BAKE_S)
+    process = start_baking(folder, config)
+    assert process.stdout.readline()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: children.read_text().split(), BAKE_S)
     machine = os.pidfd_open(int(children.read_text().split()[0]))
     process.kill()
-    process.join(END_S)
+    process.communicate()
     has_ended = bool(select.select([machine], [], [], END_S)[0])
     os.close(machine)
     return {"folders": leavings(folder), "machine has ended": has_ended}
@@ -104,10 +104,8 @@ def left(folder, config):
 def baked(left, folder, config):
     """What two processes say that bake the same at once."""
     started = [start_baking(folder, config) for _ in NAMES]
-    words = [all_said(said) for _, said in started]
-    for process, _ in started:
-        process.join(END_S)
-        assert process.exitcode == 0
+    words = [process.communicate(timeout=BAKE_S)[0].decode().splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
     return words
 
 
