@@ -28,7 +28,7 @@ outside: setup ## suites and clients that others wrote, against our kernels
 	@$(BIN)/pytest tests/outside
 
 bench: setup ## how fast and how small, as ratios
-	@$(BIN)/python -m tests.performance.bench
+	@$(BIN)/python -m tests.performance
 
 test-kvm: setup ## the hardware path (KVM, vhost-vsock) inside an emulated machine that has it
 	@$(BIN)/python -m tests.kvm
