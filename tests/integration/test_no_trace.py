@@ -59,7 +59,7 @@ print(json.dumps({
 }))
 """
 #: Further cells, one after the other, and what is told apart: what they print and what they are worth.
-CELLS = ("%who", "%history", "%history -g", "1 + 1", "__", "___", "_", "_i", "Out", "%whos", "In[-2:]", "1 / 0", "_oh")
+CELLS = ("%who", "%history", "%history -g", "1 + 1", "__", "___", "_", "_i", "Out", "In[-2:]", "1 / 0", "_oh")
 
 #: What only a kernel in a sandbox is asked.
 LOOK_INSIDE = """

@@ -13,17 +13,22 @@ import pytest
 from jupyter_client import AsyncKernelClient
 
 from hyper_kernel import wire
+from hyper_kernel.daemon.shims import listen
 from hyper_kernel.hypervisor import Tier
 from hyper_kernel.link import Frames, Link
 from hyper_kernel.oci.store import ImageStore
-from hyper_kernel.paths import find_paths
+from hyper_kernel.paths import find_paths, make_private
 from hyper_kernel.qemu import accel
 from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.rootfs.guest import get_guest
+from hyper_kernel.sandbox.plan import plan_shapes
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.shim.shim import Shim
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, ProcessSpec, SandboxSpec
+from hyper_kernel.template.bake import bake_shape
+from hyper_kernel.template.source import TemplateSource
+from hyper_kernel.template.store import TemplateStore
 from hyper_kernel.vsock.kernel import KernelEnd
 from hyper_kernel.vsock.probe import open_end
 from hyper_kernel.wire import Type
@@ -64,9 +69,7 @@ class Running:
         assert self.record.tier == Tier.HARDWARE
 
     async def watch(self):
-        """The control connection, once the shim listens: its folder gives no event to wait for."""
-        while not self.socket.exists():
-            await asyncio.sleep(0.02)
+        """The control connection."""
         take = self.records.put_nowait
         self.control = Link(
             await Frames.dial(str(self.socket)), on_event=lambda event: take(event["record"]), peer="the shim"
@@ -82,10 +85,12 @@ class Running:
 
 
 @asynccontextmanager
-async def start(paths, spec):
+async def start(paths, spec, source=None):
     """A sandbox; at the end of the context it must be gone."""
     sandbox = Running(paths, spec)
-    shim = asyncio.create_task(Shim(paths, sandbox.record, ColdSource(Qemu(), open_end)).run())
+    make_private(sandbox.socket.parent)
+    source = source or ColdSource(Qemu(), open_end)
+    shim = asyncio.create_task(Shim(paths, sandbox.record, source, listen(sandbox.socket)).run())
     try:
         await sandbox.watch()
         yield sandbox
@@ -112,9 +117,9 @@ async def read_all(frames):
 def run(work):
     async def with_deadline():
         async with asyncio.timeout(150):
-            await work()
+            return await work()
 
-    asyncio.run(with_deadline())
+    return asyncio.run(with_deadline())
 
 
 def test_the_tier_is_hardware(paths):
@@ -182,6 +187,36 @@ def test_a_kernel_computes(paths):
         assert (sandbox.record.exit_code, sandbox.record.reason) == (0, "")
 
     run(work)
+
+
+def test_a_kernel_goes_on_from_a_template(paths, tmp_path, caplog):
+    """Baked with its kernel running, cloned twice: the vsock device of the host's kernel comes and goes with them."""
+    caplog.set_level(logging.INFO)
+    store, boots, key = TemplateStore(tmp_path / "templates"), ColdSource(Qemu(), open_end), secrets.token_hex(16)
+
+    async def bake():
+        images = ImageStore(paths.images)
+        shape = plan_shapes(images, images.get(DEFAULT_IMAGE), memory_mib=512, cpus=1)[-1]
+        began = time.monotonic()
+        template = await bake_shape(paths, shape, boots, store)
+        print(f"baked in {time.monotonic() - began:.1f} s: {template.memory_bytes >> 20} MiB")
+
+    async def clone():
+        began = time.monotonic()
+        spec = SandboxSpec(image=DEFAULT_IMAGE, kernel=KernelSpec(key=key))
+        async with start(paths, spec, TemplateSource(boots, store)) as sandbox:
+            await sandbox.wait_running()
+            print(f"kernel of a clone is its own after {time.monotonic() - began:.1f} s")
+            await compute(sandbox.record.connection | {"key": key})
+            frames = await sandbox.open("exec", argv=["cat", "/etc/machine-id"], env={}, cwd="", user="", tty=False)
+            identity, _, _ = await read_all(frames)
+            await sandbox.control.request("kill")
+        return identity
+
+    run(bake)
+    assert run(clone) != run(clone)
+    assert "no clone" not in caplog.text
+    assert "no template" not in caplog.text
 
 
 async def compute(connection):
