@@ -45,8 +45,9 @@ def _show(pool: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     show_table(("IMAGE", "MACHINE", "CPUS", "RUNS", "PARKED", "TARGET", "KEPT"), [_row(each) for each in pool])
     for each in pool:
-        if each["problem"]:
-            print(f"{each['image']}, {runs_text(each['kernel'])}: {printable(each['problem'])}", file=sys.stderr)
+        doing = each["doing"] and f"baking its template: {each['doing']}"
+        if words := each["problem"] or doing:
+            print(f"{each['image']}, {runs_text(each['kernel'])}: {printable(words)}", file=sys.stderr)
 
 
 def _row(each: dict[str, Any]) -> list[str]:

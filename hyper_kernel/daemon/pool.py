@@ -31,8 +31,9 @@ class Pool(Shims, Protocol):
         """What is parked, on its way, and aimed at.
 
         Each has ``image`` (a name where there is one), ``image_id``, ``memory_mib``, ``cpus`` and ``kernel`` (None: for
-        programs), the numbers of clones ``parked``, ``warming``, ``target`` and ``kept`` (as somebody asked), and
-        ``problem``: why there are not as many, where something failed.
+        programs), the numbers of clones ``parked``, ``warming``, ``target`` and ``kept`` (as somebody asked),
+        ``doing``: what is going on while their template is baked, and ``problem``: why there are not as many, where
+        something failed.
         """
 
 

@@ -95,7 +95,10 @@ async def _park(order: dict[str, Any], hyperd: socket.socket, store: TemplateSto
 async def _bake(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
     os.nice(10)  # nobody waits for it
     try:
-        template = await do_while_held(hyperd, bake_shape(find_paths(), Shape(**order["shape"]), _boots(), store))
+        baking = bake_shape(
+            find_paths(), Shape(**order["shape"]), _boots(), store, lambda what: send_order(hyperd, {"doing": what})
+        )
+        template = await do_while_held(hyperd, baking)
         send_order(hyperd, {"baked": template.key})
     except HyperError as exc:
         send_order(hyperd, {"failed": str(exc)[:MAX_REASON]})

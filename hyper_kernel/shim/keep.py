@@ -107,7 +107,7 @@ def describe_unmet(keep: Keep, problem: str) -> dict[str, Any]:
     """A wish that cannot be met, as a pool describes what it has (see ``pool``)."""
     shape = {"image_id": "", "memory_mib": keep.memory_mib, "cpus": keep.cpus, "kernel": None if keep.programs else ""}
     counts = {"parked": 0, "warming": 0, "target": 0, "kept": keep.count}
-    return shape | {"image": keep.image} | counts | {"problem": problem}
+    return shape | {"image": keep.image} | counts | {"doing": "", "problem": problem}
 
 
 def _machines(keep: Keep) -> tuple[str, int, int, bool]:

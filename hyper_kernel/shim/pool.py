@@ -84,6 +84,8 @@ class Pool:
         self._demand = Demand()
         self._waiting: list[Waiting] = []
         self._failures: dict[Shape, Failure] = {}
+        #: What is going on with the template that is being baked.
+        self._doing: dict[Shape, str] = {}
         self._last_s = clock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,6 +198,7 @@ class Pool:
             "warming": len(mine) - sum(mine),
             "target": target,
             "kept": kept,
+            "doing": self._doing.get(shape, ""),
             "problem": failure.reason if failure else "",
         }
 
@@ -260,7 +263,11 @@ class Pool:
 
     async def _bake(self, shape: Shape) -> None:
         worker = await self._start_worker({"do": "bake", "shape": asdict(shape)})
-        answer = await worker.answer(_WORK_S)
+        try:
+            while what := (answer := await worker.answer(_WORK_S)).get("doing"):
+                self._doing[shape] = str(what)
+        finally:
+            self._doing.pop(shape, None)
         if "baked" not in answer:
             self._fail(shape, answer)
         await self._end(worker)

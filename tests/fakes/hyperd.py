@@ -63,6 +63,7 @@ class FakeShims:
                 "warming": 0,
                 "target": keep.count,
                 "kept": keep.count,
+                "doing": "",
                 "problem": "",
             }
             for shape, keep in self._kept.items()

@@ -258,9 +258,14 @@ async def test_a_template_is_baked_where_there_is_none(scene):
     baking = asyncio.create_task(scene.pool.step())
     while ("bake", "a") not in scene.nursery.asked:
         await asyncio.sleep(0)
+    scene.nursery.processes[-1].answer({"doing": "starting its kernel"})
+    while not scene.pool.describe()[0]["doing"]:
+        await asyncio.sleep(0)
+    assert scene.pool.describe()[0]["doing"] == "starting its kernel"
     scene.shapes.bake(A, "key-a")
     scene.nursery.processes[-1].answer({"baked": "key-a"})
     assert await baking
+    assert scene.pool.describe()[0]["doing"] == ""
     assert scene.nursery.processes[-1].is_let_go
     assert await scene.steps() == [("park", "a")]
 
