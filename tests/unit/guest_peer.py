@@ -15,8 +15,9 @@ from hyper_kernel.wire import Type
 ROOT = Path(__file__).parents[2]
 #: The agent reaps every child of its process, so it cannot live in the tests' own. Its identity stays the host's.
 _AGENT = """
-import socket, sys, threading
+import signal, socket, sys, threading
 from guest.agent import Agent
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as for process 1, however the tests were started
 listener = socket.socket(fileno=int(sys.argv[1]))
 listener.set_inheritable(False)
 agent = Agent("", lambda args, root: None)
