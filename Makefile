@@ -33,6 +33,9 @@ bench: setup ## how fast and how small, as ratios
 test-kvm: setup ## the hardware path (KVM, vhost-vsock) inside an emulated machine that has it
 	@$(BIN)/python -m tests.kvm
 
+bench-kvm: setup ## the benchmarks there: slow, but with the ratios of a host that has KVM
+	@$(BIN)/python -m tests.kvm --bench
+
 freeze: .venv/installed ## write the environment's pinned packages to .ci/requirements.txt
 	@{ head -n 1 .ci/requirements.txt; $(BIN)/pip freeze --exclude-editable; } > .venv/frozen
 	@mv .venv/frozen .ci/requirements.txt
@@ -50,4 +53,4 @@ clean: ## remove the environment and what was built in this folder
 packages:
 	@sh hyper_kernel/host/install_packages.sh
 
-.PHONY: help demo lab setup test check fix outside bench test-kvm freeze clean packages
+.PHONY: help demo lab setup test check fix outside bench test-kvm bench-kvm freeze clean packages

@@ -1,6 +1,7 @@
 """QEMU machines, driven by QMP over an inherited socketpair."""
 
 import asyncio
+import hashlib
 import logging
 import os
 import shutil
@@ -26,6 +27,8 @@ _GREETING_S = 20.0
 _COMMAND_S = 20.0
 #: What a clean end is called: the reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
 POWERED_OFF = "powered off"
+#: A saved machine goes on only in one with the same processor and devices: what decides these, as a digest.
+_RECIPE = hashlib.sha256(Path(argv.__code__.co_filename).read_bytes()).hexdigest()[:16]
 _EVENTS = {"capability": "events", "state": True}
 _CAUSES = {
     "guest-shutdown": POWERED_OFF,
@@ -40,7 +43,7 @@ class Qemu:
     """The QEMU driver of :class:`hyper_kernel.hypervisor.Hypervisor`."""
 
     def build(self) -> str:
-        """Which build of QEMU this host has: its path, size and time of change.
+        """Which QEMU this host has, by its path, size and time of change, and which command line it gets.
 
         :raise HostError: it is not installed.
         """
@@ -48,7 +51,7 @@ class Qemu:
         if binary is None:
             raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
         facts = Path(binary).stat()
-        return f"{binary} {facts.st_size} {facts.st_mtime_ns}"
+        return f"{binary} {facts.st_size} {facts.st_mtime_ns} {_RECIPE}"
 
     @asynccontextmanager
     async def start(self, config: MachineConfig, folder: Path, ram: Ram | None = None) -> AsyncIterator["QemuMachine"]:

@@ -25,17 +25,22 @@ CHECKOUT = Path(__file__).parents[2]
 CODE = ("hyper_kernel", "guest", "tests", "pyproject.toml")
 #: What the tests import; what these need goes with them.
 DISTRIBUTIONS = ("pytest", "pytest-timeout", "qemu.qmp", "jupyter-client")
+#: The program whole, and what the benchmarks import beside it.
+BENCH_DISTRIBUTIONS = ("hyper-kernel", "psutil")
 #: The modules that the vsock contract's guest is made of, see tests/contract/vsock_linux.py.
 GUEST_MODULES = re.compile(r"/modules\.builtin$|/kernel/(drivers/virtio|net/vmw_vsock)/")
 NEEDS = 300 << 20
 
 
 @contextmanager
-def open_job(folder: Path, guest: GuestFiles, image: Image, arguments: list[str]) -> Iterator[Path]:
+def open_job(
+    folder: Path, guest: GuestFiles, image: Image, arguments: list[str], distributions: tuple[str, ...]
+) -> Iterator[Path]:
     """The job's disk, while the context lasts.
 
     :param folder: what is made goes below it; best on the same file system as the guest and the image.
-    :param arguments: pytest's.
+    :param arguments: a Python module to run, and its arguments.
+    :param distributions: what it needs.
     :raise HostError: there is no room, or mkfs.erofs fails.
     """
     remove_dead(folder)
@@ -46,7 +51,7 @@ def open_job(folder: Path, guest: GuestFiles, image: Image, arguments: list[str]
         shutil.copy(Path(__file__).with_name("run.sh"), stage)
         (stage / "arguments").write_text(shlex.join(arguments))
         add_code(stage / "code")
-        add_packages(stage / "packages")
+        add_packages(stage / "packages", distributions)
         add_guest(stage, guest)
         add_image(stage / "home/data/images", image)
         disk = Path(work) / "job.erofs"
@@ -73,11 +78,11 @@ def add_code(code: Path) -> None:
     compile_all(code)
 
 
-def add_packages(packages: Path) -> None:
-    for name in find_needed(DISTRIBUTIONS):
+def add_packages(packages: Path, distributions: tuple[str, ...]) -> None:
+    for name in find_needed(distributions):
         for file in distribution(name).files or ():
-            if ".." in file.parts or "__pycache__" in file.parts:
-                continue  # scripts, and what is compiled anew
+            if ".." in file.parts or "__pycache__" in file.parts or file.suffix == ".pth":
+                continue  # scripts, what is compiled anew, and where this checkout is
             (packages / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(str(file.locate()), packages / file)
     compile_all(packages)

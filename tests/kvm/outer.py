@@ -11,7 +11,6 @@ from hyper_kernel.host.process import Child
 from hyper_kernel.qemu.argv import BINARY
 from tests.kvm.image import OuterImage
 
-MEMORY_MIB = 3072
 #: loglevel: kvm_amd complains of what TCG does not emulate, harmlessly, in the middle of pytest's lines.
 CMDLINE = "console=ttyS0 loglevel=3 panic=-1 mitigations=off random.trust_cpu=on"
 VERDICT = re.compile(rb"OUTER RESULT (\d+)")
@@ -19,7 +18,7 @@ VERDICT = re.compile(rb"OUTER RESULT (\d+)")
 MAX_LINE = 1 << 20
 
 
-def argv(image: OuterImage, job: Path) -> list[str]:
+def argv(image: OuterImage, job: Path, memory_mib: int) -> list[str]:
     """QEMU's command line. TCG emulates AMD's SVM well enough for kvm_amd; it has no VMX."""
     return [
         BINARY,
@@ -28,7 +27,7 @@ def argv(image: OuterImage, job: Path) -> list[str]:
         *("-accel", "tcg,thread=multi"),
         *("-cpu", "EPYC,check=off"),
         *("-smp", "1"),  # two are slower
-        *("-m", str(MEMORY_MIB)),
+        *("-m", str(memory_mib)),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-serial", "stdio"),
@@ -43,7 +42,9 @@ def drive(disk: Path) -> str:
     return f"if=virtio,format=raw,readonly=on,file={str(disk).replace(',', ',,')}"
 
 
-async def run_outer(image: OuterImage, job: Path, *, deadline_s: float, show: Callable[[bytes], None]) -> int:
+async def run_outer(
+    image: OuterImage, job: Path, *, memory_mib: int, deadline_s: float, show: Callable[[bytes], None]
+) -> int:
     """Boot the machine and let it do its job; the job's exit code.
 
     :param show: gets each line of its console.
@@ -51,7 +52,7 @@ async def run_outer(image: OuterImage, job: Path, *, deadline_s: float, show: Ca
     """
     ours, theirs = os.pipe()
     try:
-        child = Child(argv(image, job), output=theirs)
+        child = Child(argv(image, job, memory_mib), output=theirs)
     except HostError:
         os.close(ours)
         raise

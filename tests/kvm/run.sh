@@ -1,4 +1,4 @@
-# Runs in the outer machine, which mounted the job at /job: prepares it, then runs pytest on the console.
+# Runs in the outer machine, which mounted the job at /job: prepares it, then runs pytest or the benchmarks.
 set -e
 # The store writes locks beside its images.
 mkdir /tmp/upper /tmp/work /tmp/home
@@ -10,4 +10,4 @@ for device in /dev/kvm /dev/vhost-vsock; do
 done
 cd /job/code
 eval "set -- $(cat /job/arguments)"
-exec python3 -m pytest --noconftest --durations=8 "$@"
+exec python3 -m "$@"
