@@ -141,7 +141,7 @@ class Agent:
         return {}
 
     def _count_changes(self, args: dict[str, Any]) -> dict[str, Any]:
-        path = self._place(str(args["path"]), self._ready())
+        path = _place(str(args["path"]), self._ready())
         return {"count": ask_inside(self._root, lambda: sum(1 for _ in find_changes(path, self._base_ns.get(path, 0))))}
 
     def _read_stats(self, _args: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Agent:
         program.run(launch, tty=tty, rows=int(args.get("rows") or 24), cols=int(args.get("cols") or 80))
 
     def _serve_archive(self, frames: Frames, kind: str, args: dict[str, Any], image: ImageConfig) -> None:
-        path = self._place(str(args["path"]), image)
+        path = _place(str(args["path"]), image)
         since_ns = self._base_ns.get(path, 0) if args.get("changes") else None
         frames.send(Type.OPENED, {})
         done = threading.Event()
@@ -217,13 +217,15 @@ class Agent:
         frames.send(Type.EXIT, describe_end(child))
         frames.finish()
 
-    def _place(self, path: str, image: ImageConfig) -> str:
-        return path if path.startswith("/") else f"{image.cwd}/{path}"
-
     def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:
         sock = dial_port(int(args["port"]), float(args.get("wait_s") or 0))
         frames.send(Type.OPENED, {})
         splice(frames.sock, sock)
+
+
+def _place(path: str, image: ImageConfig) -> str:
+    """Where a path of the host's is: below the image's working folder, unless it says otherwise."""
+    return path if path.startswith("/") else f"{image.cwd}/{path}"
 
 
 def _archive(kind: str, frames: Frames, path: str, root: str, since_ns: int | None) -> None:

@@ -3,6 +3,7 @@
 Imported by that process only, after the fork: tarfile and what it imports cost memory that the agent need not hold.
 """
 
+import contextlib
 import io
 import os
 import tarfile
@@ -57,7 +58,8 @@ def _get(frames: Frames, path: str, since_ns: int | None) -> None:
             archive.add(path, os.path.basename(os.path.normpath(path)) or ".")
             return
         for changed in find_changes(path, since_ns):
-            archive.add(changed, os.path.relpath(changed, path), recursive=False)
+            with contextlib.suppress(FileNotFoundError):  # programs that run meanwhile may remove it
+                archive.add(changed, os.path.relpath(changed, path), recursive=False)
 
 
 class _Input(io.RawIOBase):

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 
 from hyper_kernel.wire import MAX_CHANGES
 
@@ -10,25 +11,25 @@ from hyper_kernel.wire import MAX_CHANGES
 def find_changes(folder: str, since_ns: int) -> Iterator[str]:
     """Files, links and folders below ``folder`` whose inode changed after a time (of CLOCK_REALTIME); folders first.
 
-    At most ``MAX_CHANGES``; sockets and the like are left out. What cannot be read is passed over.
+    At most ``MAX_CHANGES``; sockets and the like are left out, and so is what cannot be read or vanishes meanwhile.
     """
-    found = 0
     waiting = [folder]
+    left = MAX_CHANGES
     while waiting:
-        for entry in _scan(waiting.pop()):
-            facts = entry.stat(follow_symlinks=False)
+        for path, facts in _scan(waiting.pop()):
             if stat.S_ISDIR(facts.st_mode):
-                waiting.append(entry.path)
+                waiting.append(path)
             elif not (stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode)):
                 continue
-            if facts.st_ctime_ns > since_ns and found < MAX_CHANGES:
-                found += 1
-                yield entry.path
+            if facts.st_ctime_ns > since_ns:
+                yield path
+                left -= 1
+                if left == 0:
+                    return
 
 
-def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []
+def _scan(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                yield entry.path, entry.stat(follow_symlinks=False)

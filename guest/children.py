@@ -151,7 +151,7 @@ def enter(root: str) -> None:
 def ask_inside(root: str, question: Callable[[], Any]) -> Any:
     """Run a function on a thread whose ``/`` is ``root``, so that no link of the image leads out.
 
-    A thread, since forking costs an emulated processor a tenth of a second the first time.
+    A thread, since forking costs an emulated processor 30 ms more the first time.
 
     :raise OSError: what the function raised, as text.
     """

@@ -59,6 +59,7 @@ STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).
 KERNEL_PORTS = {"shell": 27001, "iopub": 27002, "stdin": 27003, "control": 27004, "hb": 27005}
+#: Entries that ``changes`` counts and ``get`` sends of what changed.
 MAX_CHANGES = 20_000
 #: Largest payload of one frame, in bytes; larger ones are a violation of the contract.
 MAX_PAYLOAD = 256 * 1024

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from hyper_kernel.sandbox.plan import plan_shapes
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.sandbox.words import duration_text, size_text
 from hyper_kernel.spec import DEFAULT_IMAGE
-from hyper_kernel.template.bake import bake_shape
+from hyper_kernel.template.bake import Report, bake_shape
 from hyper_kernel.template.describe import describe, find_image
 from hyper_kernel.template.store import Template, TemplateStore
 from hyper_kernel.vsock.probe import open_end
@@ -37,13 +37,6 @@ def complete_template(incomplete: str) -> list[str]:
 
 
 Keys = Annotated[list[str], argument(complete_template, "Templates: their keys, or how these start.")]
-
-
-class Report(Protocol):
-    """Told what is going on."""
-
-    def __call__(self, what: str) -> None:
-        """Show it."""
 
 
 @app.command("ls")

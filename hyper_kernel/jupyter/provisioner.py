@@ -18,7 +18,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Enum, Float, Int, List, Unicode
 
 from hyper_kernel.client import Client
-from hyper_kernel.errors import HyperError, NotFoundError
+from hyper_kernel.errors import BusyError, HyperError, NotFoundError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.jupyter.environment import select_environment
 from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
@@ -84,7 +84,7 @@ class HyperProvisioner(KernelProvisionerBase):
         return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        """Start the kernel: in a new sandbox, or in the one it had, if that is well (a restart).
+        """Start the kernel: in a new sandbox, or in a fresh machine of the one it had (a restart).
 
         :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
         """
@@ -213,13 +213,18 @@ class HyperProvisioner(KernelProvisionerBase):
         return cast("dict[str, Any]", started["connection"])
 
     async def _restart(self, kernel: KernelSpec) -> dict[str, Any] | None:
-        """Start the kernel in its old sandbox; None where that is not possible and gone."""
+        """Start the kernel in a fresh machine of its sandbox; None where that is not possible, and the sandbox gone.
+
+        :raise BusyError: there is no room now; the sandbox stays, and what its kernel wrote with it.
+        """
         if not self._sandbox:
             return None
         try:
             return await _call(self._client.restart_kernel, self._sandbox, kernel)
+        except BusyError:
+            raise
         except HyperError as exc:
-            self.log.info("kernel %s gets a new sandbox: %s", self.kernel_id, exc)
+            self.log.warning("kernel %s gets a new sandbox, without what it wrote: %s", self.kernel_id, exc)
             await self._remove()
             return None
 

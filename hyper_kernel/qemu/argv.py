@@ -1,11 +1,15 @@
 """QEMU's command line, as data."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hyper_kernel.hypervisor import MachineConfig, Tier
 
 BINARY = "qemu-system-x86_64"
+#: Tells versions of this file apart: a saved machine goes on only in one with the same processor and devices.
+RECIPE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 _MACHINE = "pc,memory-backend=ram0,usb=off,vmport=off,hpet=off"
 _CPU = {

@@ -1,7 +1,6 @@
 """QEMU machines, driven by QMP over an inherited socketpair."""
 
 import asyncio
-import hashlib
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from hyper_kernel.host.console import Console
 from hyper_kernel.host.memory import open_memory
 from hyper_kernel.host.process import Child
 from hyper_kernel.hypervisor import MachineConfig, Ram, VsockDevice
-from hyper_kernel.qemu.argv import BINARY, Inherited, argv
+from hyper_kernel.qemu.argv import BINARY, RECIPE, Inherited, argv
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +26,6 @@ _GREETING_S = 20.0
 _COMMAND_S = 20.0
 #: What a clean end is called: the reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
 POWERED_OFF = "powered off"
-#: A saved machine goes on only in one with the same processor and devices: what decides these, as a digest.
-_RECIPE = hashlib.sha256(Path(argv.__code__.co_filename).read_bytes()).hexdigest()[:16]
 _EVENTS = {"capability": "events", "state": True}
 _CAUSES = {
     "guest-shutdown": POWERED_OFF,
@@ -51,7 +48,7 @@ class Qemu:
         if binary is None:
             raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
         facts = Path(binary).stat()
-        return f"{binary} {facts.st_size} {facts.st_mtime_ns} {_RECIPE}"
+        return f"{binary} {facts.st_size} {facts.st_mtime_ns} {RECIPE}"
 
     @asynccontextmanager
     async def start(self, config: MachineConfig, folder: Path, ram: Ram | None = None) -> AsyncIterator["QemuMachine"]:

@@ -5,7 +5,7 @@ do     what the process does                                           the order
 =====  ==============================================================  ==================================
 run    is the shim of the recorded sandbox ``id``                      the socket it is controlled by
 park   parks a clone, and is the shim of the sandbox that claims it    where it says so (see ``parked``)
-bake   bakes the templates of a shape                                  where it says that it is done
+bake   bakes the template of a shape                                   where it says that it is done
 =====  ==============================================================  ==================================
 """
 

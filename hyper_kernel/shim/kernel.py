@@ -1,7 +1,6 @@
 """The Jupyter kernel of a sandbox: its process, its channels."""
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from hyper_kernel.errors import GuestError
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
 from hyper_kernel.spec import KernelSpec
-
-log = logging.getLogger(__name__)
 
 
 class Kernel:

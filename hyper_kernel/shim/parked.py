@@ -106,7 +106,7 @@ class Parked:
         self._on_event(event)
 
     async def warm(self, guest: Guest, image: dict[str, Any], scratch_mib: int) -> None:
-        """Do once, with an identity for nobody, what a claim will do: its code is translated and at hand then.
+        """Do what a claim will do, with an identity for nobody: its code is translated and at hand then.
 
         :raise GuestError: the guest does not take it, or lacks the kernel.
         """
@@ -119,16 +119,22 @@ class Parked:
             await guest.agent.resync(hostname="parked", scratch_mib=scratch_mib, image=image)
             if guest.kernel_key:
                 await resync_kernel(guest.agent, guest.kernel_key, env={}, cwd=WORK)
-        ports = KernelPorts(guest.agent) if guest.kernel_key else None
-        if ports:
+        self._guest = guest
+        if guest.kernel_key:
+            ports = KernelPorts(guest.agent)
+            self._guest = replace(guest, ports=ports)
             ports.dial_ahead()
             await ports.wait_dialled()
-        self._guest = replace(guest, ports=ports)
 
     async def rest(self) -> None:
         """Stop its processors."""
         assert self._guest
         await self._guest.machine.pause()
+
+    async def close(self) -> None:
+        """Close the connections that were made ahead and that nobody has taken."""
+        if self._guest and self._guest.ports:
+            await self._guest.ports.close()
 
     async def wait_exit(self) -> str:
         """Wait until its machine has ended; say how."""
@@ -187,6 +193,9 @@ async def _start(paths: Paths, shape: Shape, folder: Path, source: Source) -> As
     config = await plan_boot(paths, image, memory_mib=shape.memory_mib, cpus=shape.cpus, name=f"parked-{os.getpid()}")
     parked = Parked(config, shape.kernel)
     async with source.start(config, folder, parked.on_event, shape.kernel) as guest:
-        await parked.warm(guest, plan_image(image.config), shape.memory_mib // 2)
-        await parked.rest()
-        yield parked
+        try:
+            await parked.warm(guest, plan_image(image.config), shape.memory_mib // 2)
+            await parked.rest()
+            yield parked
+        finally:
+            await parked.close()

@@ -7,7 +7,7 @@ from typing import IO
 
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
-from hyper_kernel.errors import GuestError
+from hyper_kernel.errors import GuestError, HostError
 from hyper_kernel.limits import MAX_COPY_BYTES
 from hyper_kernel.link import Frames
 from hyper_kernel.sandbox.kernel import WORK
@@ -46,15 +46,23 @@ class Work:
         """Keep what the guest wrote for the one that follows; how many entries.
 
         :raise GuestError: it is too much, or the guest fails; nothing is kept then.
+        :raise HostError: the disk refuses; nothing is kept then, too.
         """
-        count = int((await self._agent.request("changes", path=WORK)).get("count", 0))
-        if not count:
+        count = (await self._agent.request("changes", path=WORK)).get("count")
+        # SECURITY: the guest says it; what is no number must not get any further.
+        if not isinstance(count, int):
+            raise GuestError("the guest does not say how much its kernel wrote")
+        if count == 0:
             return 0
+        if count >= wire.MAX_CHANGES:  # it counts no further: not all would be kept
+            raise GuestError(f"the kernel wrote {wire.MAX_CHANGES} files or more")
         try:
             with self._kept.open("wb") as archive:
                 await self._get(archive)
-        except BaseException:
+        except BaseException as exc:
             self._kept.unlink(missing_ok=True)
+            if isinstance(exc, OSError):
+                raise HostError(f"cannot keep what the kernel wrote: {exc}", hint="free some space") from exc
             raise
         return count
 

@@ -54,7 +54,7 @@ class TemplateSource:
 
 def find_template(store: TemplateStore, config: MachineConfig, hypervisor: str, kernel: str | None) -> Template | None:
     """The best template for such a machine: with its kernel where that is welcome, or without."""
-    for running in (kernel, None):
+    for running in dict.fromkeys((kernel, None)):
         if template := store.find(template_key(template_facts(config, hypervisor, running))):
             return template
     return None

@@ -104,7 +104,9 @@ def test_the_servers_environment_stays_outside(home, tmp_path, monkeypatch):
     kernel.start_channels()
     try:
         kernel.wait_for_ready(timeout=START_S)
-        printed, _ = run(kernel, "print(open('/proc/self/environ').read())")
+        # A kernel that was started in a template has its variables from a request, not from its start.
+        printed, _ = run(kernel, "import os; print(open('/proc/self/environ').read(), dict(os.environ))")
+        assert "PATH" in printed
         assert "secret" not in printed
         assert "HYPER_HOME" not in printed
     finally:
@@ -126,13 +128,20 @@ def test_an_interrupt_ends_a_cell_and_its_children(manager, kernel):
 
 
 @pytest.mark.parametrize("now", [False, True], ids=["soft", "hard"])
-def test_a_restart_keeps_the_clients_and_the_files_and_forgets_the_names(manager, kernel, now):
-    run(kernel, "x = 1; open('kept.txt', 'w').write('yes')")
+def test_a_restart_keeps_the_clients_and_the_files_and_forgets_the_names(manager, kernel, tmp_path, now):
+    before = record_of(manager)
+    run(kernel, "x = 1; open('kept.txt', 'w').write('yes'); import os; os.makedirs('a/b'); open('/tmp/mark', 'w')")
+    (tmp_path / "notebooks/edited.py").write_text("answer = 42\n")
     manager.restart_kernel(now=now)
     kernel.wait_for_ready(timeout=START_S)
-    printed, reply = run(kernel, "print('x' in globals(), open('kept.txt').read())")
-    assert printed.split() == ["False", "yes"]
+    code = "import os, edited; print('x' in globals(), open('kept.txt').read(), edited.answer, os.path.isdir('a/b'))"
+    printed, reply = run(kernel, code)
+    assert printed.split() == ["False", "yes", "42", "True"]
     assert reply["execution_count"] == 1
+    after = record_of(manager)
+    assert after.id == before.id
+    assert after.qemu_pid != before.qemu_pid
+    assert run(kernel, "print(os.path.exists('/tmp/mark'))")[0].strip() == "False"
 
 
 def test_a_kernel_that_exits_is_dead_and_starts_again(manager, kernel):

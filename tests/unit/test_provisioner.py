@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 
-from hyper_kernel.errors import NotFoundError
+from hyper_kernel.errors import BusyError, NotFoundError
 from hyper_kernel.jupyter.environment import select_environment
 from hyper_kernel.jupyter.provisioner import HyperProvisioner
 
@@ -114,6 +114,18 @@ def test_arguments_of_the_caller_follow_the_kernelspecs(provisioner):
     provisioner._trait_values["parent"] = manager
     asyncio.run(provisioner.pre_launch(env={}, extra_arguments=["--HistoryManager.hist_file=:memory:"]))
     assert provisioner._kernel_spec({}).arguments == ("--HistoryManager.hist_file=:memory:",)
+
+
+def test_a_restart_that_finds_no_room_keeps_the_sandbox(provisioner):
+    """What its kernel wrote goes to the machine of a later attempt."""
+
+    def restart(sandbox, kernel):
+        raise BusyError("no memory for another sandbox")
+
+    provisioner._client, provisioner._sandbox = SimpleNamespace(restart_kernel=restart), "ab" * 32
+    with pytest.raises(BusyError):
+        asyncio.run(provisioner._restart(None))
+    assert provisioner._sandbox == "ab" * 32
 
 
 def test_a_forked_process_can_call_on_the_loop_it_inherited(provisioner):
