@@ -27,12 +27,38 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a sandbox may use at most. Zero: what hyperd's policy gives to those who do not ask.
+
+    ``cpu_percent`` is of one processor (150: one and a half); ``scratch_mib`` is what it may write in its image's
+    place; ``wall_s`` counts from its start. A cell is one execute request: ``cell_s`` is how long it may run,
+    ``output_bytes`` how much it may show. ``output_bytes_per_s`` slows down what comes faster.
+    """
+
+    cpu_percent: int = 0
+    scratch_mib: int = 0
+    processes: int = 0
+    wall_s: float = 0.0
+    cell_s: float = 0.0
+    output_bytes: int = 0
+    output_bytes_per_s: int = 0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < float("inf"):
+                raise RequestError(f"{item.name}={value!r} is not a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec:
     """A Jupyter kernel to run in a sandbox.
 
     ``name`` is a kernelspec of the image (empty: its first); ``arguments`` are added to its command line. ``folder`` is
     the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``.
-    ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another.
+    ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another. ``output`` is what becomes of
+    what it shows: ``sanitize`` (nothing active reaches a browser) or ``trusted`` (all passes), as far as policy allows.
 
     Clients reach its channels over Unix sockets named after ``channels`` (hexadecimal digits; empty: after the
     sandbox), or over TCP at ``ports`` (empty: free ones). A new sandbox that takes over a kernel gets the old one's.
@@ -45,6 +71,7 @@ class KernelSpec:
     env: tuple[str, ...] = ()
     folder: str = ""
     files: str = "copy"
+    output: str = "sanitize"
     transport: str = "ipc"
     channels: str = ""
     ports: tuple[int, ...] = ()
@@ -52,6 +79,8 @@ class KernelSpec:
     def __post_init__(self) -> None:
         if self.files not in ("copy", "none"):
             raise RequestError(f"files={self.files!r} is not known", hint="use copy or none")
+        if self.output not in ("sanitize", "trusted"):
+            raise RequestError(f"output={self.output!r} is not known", hint="use sanitize or trusted")
         if self.transport not in ("ipc", "tcp"):
             raise RequestError(f"transport={self.transport!r} is not known", hint="use ipc or tcp")
         # SECURITY: it becomes part of a path.
@@ -82,6 +111,7 @@ class SandboxSpec:
     labels: dict[str, str] = field(default_factory=dict)
     auto_remove: bool = False
     process: ProcessSpec = ProcessSpec()
+    limits: Limits = Limits()
     kernel: KernelSpec | None = None
     owner: Owner | None = None
 
@@ -101,6 +131,8 @@ class SandboxSpec:
         data = dict(data)
         if (process := data.pop("process", None)) is not None:
             data["process"] = _build(ProcessSpec, process)
+        if (limits := data.pop("limits", None)) is not None:
+            data["limits"] = _build(Limits, limits)
         if (kernel := data.pop("kernel", None)) is not None:
             data["kernel"] = _build(KernelSpec, kernel)
         if (owner := data.pop("owner", None)) is not None:

@@ -32,8 +32,8 @@ class State(StrEnum):
 class Record:
     """A sandbox as it was last known. Times are seconds since the epoch, 0.0 where not yet.
 
-    ``reason`` names how it ended, for people ("out of memory", "killed", "the shim was killed"); empty while it lives
-    and after a plain exit. ``exit_code`` is the program's (128 + signal where a signal ended it), -1 while unknown.
+    ``death`` names why it ended (see ``death.Death``) and ``reason`` says it for people ("out of memory: used all of its
+    512 MiB"); both are empty while it lives and after a plain exit. ``exit_code`` is the program's (128 + signal where a signal ended it), -1 while unknown.
     ``connection`` is the connection info clients use (without the key), once a kernel runs.
     """
 
@@ -47,6 +47,7 @@ class Record:
     finished_s: float = 0.0
     exit_code: int = -1
     reason: str = ""
+    death: str = ""
     tier: str = ""
     shim_pid: int = 0
     qemu_pid: int = 0

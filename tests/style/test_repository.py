@@ -22,7 +22,7 @@ FLOORS = {
     6: {"template"},
     5: {"sandbox"},
     4: {"rootfs", "agent", "channels"},
-    3: {"qemu", "vsock", "oci"},
+    3: {"qemu", "vsock", "oci", "policy"},
     2: {"spec", "host", "hypervisor"},
     1: {"limits", "paths", "link"},
     0: {"errors", "wire", "__init__"},
@@ -32,6 +32,7 @@ FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
 #: Third-party packages, each confined to the units that need it.
 CONFINED = {
     "qemu": {"qemu"},
+    "nh3": {"policy"},
     "tornado": {"daemon"},
     "typer": {"cli"},
     "click": {"cli"},

@@ -1,0 +1,1 @@
+"""What is allowed: rules as pure functions, from facts to decisions."""
