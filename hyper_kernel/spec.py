@@ -57,8 +57,8 @@ class KernelSpec:
 
     ``name`` is a kernelspec of the image (empty: its first); ``arguments`` are added to its command line. ``folder`` is
     the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``.
-    ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another. ``output`` is what becomes of
-    what it shows: ``sanitize`` (nothing active reaches a browser) or ``trusted`` (all passes), as far as policy allows.
+    ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another. ``output`` is what becomes
+    of what it shows: ``sanitize`` (nothing active reaches a browser) or ``trusted`` (all passes), if policy allows.
 
     Clients reach its channels over Unix sockets named after ``channels`` (hexadecimal digits; empty: after the
     sandbox), or over TCP at ``ports`` (empty: free ones). A new sandbox that takes over a kernel gets the old one's.

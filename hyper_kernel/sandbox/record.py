@@ -32,8 +32,9 @@ class State(StrEnum):
 class Record:
     """A sandbox as it was last known. Times are seconds since the epoch, 0.0 where not yet.
 
-    ``death`` names why it ended (see ``death.Death``) and ``reason`` says it for people ("out of memory: used all of its
-    512 MiB"); both are empty while it lives and after a plain exit. ``exit_code`` is the program's (128 + signal where a signal ended it), -1 while unknown.
+    ``death`` names why it ended (see ``death.Death``) and ``reason`` says it for people ("out of memory: used all of
+    its 512 MiB"); both are empty while it lives and after a plain exit. ``exit_code`` is the program's (128 + signal
+    where a signal ended it), -1 while unknown.
     ``connection`` is the connection info clients use (without the key), once a kernel runs.
     """
 
