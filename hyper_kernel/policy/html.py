@@ -1,0 +1,173 @@
+"""HTML and SVG that show what they should, and neither run, load, cover, submit nor navigate.
+
+Everything goes through nh3 (ammonia, html5ever): a browser's own parser, allow-lists of elements and attributes, and
+one canonical text of what is left.
+"""
+
+import base64
+import binascii
+import html
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nh3
+
+from hyper_kernel.policy import css, markup, tex
+from hyper_kernel.policy.removed import Removed
+from hyper_kernel.policy.vocabulary import ATTRIBUTES, HTML_ELEMENTS, SVG_ATTRIBUTES, SVG_ELEMENTS
+
+#: Longer HTML is not shown (a browser shows it slowly, too).
+MAX_HTML = 4 << 20
+
+#: The media types of pictures that browsers show and that cannot hold scripts.
+IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"))
+_DATA_URL = re.compile(r"data:(image/[a-z]+);base64,([A-Za-z0-9+/=\s]*)", re.IGNORECASE)
+_SVG_LOWER = frozenset(name.lower() for name in SVG_ELEMENTS)
+_NOTE = re.compile(r'<div class="hk-note">\[[^<]*\]</div>\Z')
+_OPEN, _CLOSE = '<div class="hk-output">', "</div>"
+
+
+def is_base64(text: str) -> bool:
+    """Whether it is base64 as browsers read it."""
+    try:
+        base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _safe_image_address(value: str) -> str | None:
+    match = _DATA_URL.fullmatch(value.strip())
+    return match[0] if match and match[1].lower() in IMAGES and is_base64(match[2]) else None
+
+
+def _safe_attribute(element: str, name: str, value: str) -> str | None:
+    """nh3 calls this for each attribute that it would keep. :return: its new value, or None to drop it."""
+    return _decide_short(element, name, value) if len(value) < 200 else _decide(element, name, value)
+
+
+def _decide(element: str, name: str, value: str) -> str | None:
+    if name == "style":
+        return css.safe_declarations(value) or None
+    if name == "class":
+        return " ".join(map(css.safe_name, value.split()[:100])) or None
+    if name in ("id", "for", "headers"):
+        return css.safe_id(value) if value and not re.search(r"\s", value) else None
+    if name in ("src", "href"):
+        return _safe_address(element, name, value)
+    if "url(" in value.lower() or "\\" in value:
+        return (
+            css.local_url(value)
+            if element in SVG_ELEMENTS
+            else value
+            if name in ("title", "alt", "aria-label")
+            else None
+        )
+    return value
+
+
+_decide_short = lru_cache(maxsize=8192)(_decide)
+
+
+def _safe_address(element: str, name: str, value: str) -> str | None:
+    if element in ("img", "image"):
+        return _safe_image_address(value)
+    if element == "a":
+        # SECURITY: a relative address would be the Jupyter server's, opened with the person's cookies.
+        return value if re.match(r"(?:https?://|mailto:)", value, re.IGNORECASE) or value.startswith("#") else None
+    return value if name == "href" and value.startswith("#") else None
+
+
+def _relative(address: str) -> str | None:
+    """nh3 calls this for each address without a scheme: only those within the output stay."""
+    return "#" + css.safe_id(address[1:]) if address.startswith("#") and len(address) > 1 else None
+
+
+@dataclass(frozen=True)
+class _Language:
+    """A parser, and the names of elements that it keeps."""
+
+    names: frozenset[str]
+    cleaner: nh3.Cleaner
+
+
+def _language(elements: frozenset[str]) -> _Language:
+    attributes = {name: set(allowed) for name, allowed in ATTRIBUTES.items() if name == "*" or name in elements}
+    attributes |= {name: set(SVG_ATTRIBUTES) for name in SVG_ELEMENTS}
+    cleaner = nh3.Cleaner(
+        tags=set(elements),
+        clean_content_tags={"script", "style"},
+        attributes=attributes,
+        attribute_filter=_safe_attribute,
+        url_schemes={"http", "https", "mailto", "data"},
+        url_relative=_relative,
+        link_rel="noopener noreferrer",
+        # SECURITY: a field that is no checkbox could ask for a password.
+        set_tag_attribute_values={"a": {"target": "_blank"}, "input": {"type": "checkbox"}},
+    )
+    return _Language(frozenset(name.lower() for name in elements), cleaner)
+
+
+_HTML_LANGUAGE = _language(HTML_ELEMENTS | SVG_ELEMENTS)
+_SVG_LANGUAGE = _language(SVG_ELEMENTS)
+
+
+def safe_html(text: str, removed: Removed) -> str:
+    """Clean HTML, and end it with a note of what was removed.
+
+    :param removed: gets what this text loses.
+    :return: the same again if it is cleaned again; empty if nothing is left.
+    """
+    note = _NOTE.search(text)
+    text = text[: note.start()] if note else text
+    if text.startswith(_OPEN) and text.endswith(_CLOSE):
+        text = text[len(_OPEN) : -len(_CLOSE)]
+    own = Removed()
+    clean, sheet = _clean(text, _HTML_LANGUAGE, own)
+    if sheet:
+        # The element that a style element stands in is all that it can change; the note stays outside.
+        clean = f"{_OPEN}<style>{sheet}</style>{clean}{_CLOSE}"
+    if own:
+        clean += f'<div class="hk-note">{html.escape(own.note(), quote=False)}</div>'
+    elif note:
+        clean += note[0]
+    removed.update(own)
+    return clean
+
+
+def safe_svg(text: str, removed: Removed) -> str:
+    """Clean an SVG document.
+
+    :return: an XML document with one ``svg`` element, or empty.
+    """
+    clean, sheet = _clean(text, _SVG_LANGUAGE, removed)
+    if not clean.startswith("<svg"):
+        start = clean.find("<svg")
+        clean = clean[start:] if start >= 0 else ""
+    end = clean.rfind("</svg>")
+    if end < 0:
+        return ""
+    clean = clean[: end + len("</svg>")].replace("&nbsp;", "&#160;")
+    start = clean.index(">")
+    spaces = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    style = f"<style>{sheet[len('@scope{') : -1].replace('>', '&gt;')}</style>" if sheet else ""
+    return f"{clean[:4]}{spaces}{clean[4 : start + 1]}{style}{clean[start + 1 :]}"
+
+
+def _clean(text: str, language: _Language, removed: Removed) -> tuple[str, str]:
+    """:return: clean markup, and its clean style sheet."""
+    if len(text) > MAX_HTML:
+        removed.add("text of HTML that is too long")
+        return "", ""
+    try:
+        reduced = markup.reduce_markup(text, language.names, _SVG_LOWER, removed)
+    except markup.TooMuchHtmlError:
+        removed.add("text of HTML with too many or too deeply nested elements")
+        return "", ""
+    clean = language.cleaner.clean(reduced.html)
+    left = clean.count(' href="') + clean.count(' src="') + clean.count(':href="')
+    removed.add("link or image address", reduced.addresses - left)
+    clean, active = tex.without_active(clean)
+    removed.add("active TeX command", active if any(mark in clean for mark in ("$", r"\(", r"\[", r"\begin")) else 0)
+    return clean, css.safe_sheet("\n".join(reduced.styles)[:MAX_HTML])

@@ -1,0 +1,135 @@
+"""A first pass over hostile HTML: cuts out what has no place in an output and says what that was.
+
+It does not make HTML safe: the parser behind ``html`` does. It leaves that parser nothing that takes it long (its time
+grows with the square of the nesting), and it can tell what was removed, which that parser cannot.
+"""
+
+import re
+from typing import NamedTuple
+
+from hyper_kernel.policy.removed import Removed
+
+MAX_TAGS = 100_000
+MAX_DEPTH = 200
+_MAX_ATTRIBUTES = 60
+
+#: What elements are called in the note; those that are not here vanish silently, and their text stays.
+_NAMED = {
+    **dict.fromkeys(("iframe", "frame", "frameset", "portal"), "iframe"),
+    **dict.fromkeys(("animate", "set", "animatetransform", "animatemotion"), "animation"),
+    **dict.fromkeys(("object", "embed", "applet"), "embedded object"),
+    **dict.fromkeys(("button", "select", "textarea"), "form field"),
+    **{name: name for name in ("script", "form", "video", "audio")},
+    "link": "style sheet link",
+    "meta": "meta element",
+    "base": "base address",
+    "math": "MathML formula",
+    "foreignobject": "foreign object in SVG",
+}
+#: Dropped with all that is in them.
+_RAW = frozenset(
+    ("script", "style", "iframe", "textarea", "title", "noembed", "noframes", "noscript", "xmp", "template", "object",
+     "select", "metadata", "desc", "datalist")
+)  # fmt: skip
+_VOID = frozenset(("br", "hr", "img", "col", "input"))
+#: The next of its kind, or its parent's end, ends each of these.
+_ENDS_BY_ITSELF = frozenset(("p", "li", "dt", "dd", "td", "th", "tr", "tbody", "thead", "tfoot", "colgroup"))
+
+_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s"'>][^\s>]*+)?+)?+"""
+#: How a browser divides HTML into tags (HTML standard, 13.2.5), but for elements whose content is raw, which are cut
+#: out here. Once begun, a tag or comment always matches, so that the time is linear.
+_TOKEN = re.compile(
+    rf"""<!--.*?(?:-->|\Z)
+    |<[!?][^>]*+(?:>|\Z)
+    |<(?P<close>/?)(?P<name>[A-Za-z][^\s/>]*+)(?P<attributes>(?:{_ATTRIBUTE})*+)[\s/]*+(?P<end>>|\Z)""",
+    re.DOTALL | re.VERBOSE,
+)
+_ATTRIBUTES = re.compile(_ATTRIBUTE)
+_HANDLER = re.compile(r"(?:^|[\s/\"'])on[a-z]+\s*=", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:^|[\s/\"':])(?:href|src)\s*=", re.IGNORECASE)
+
+
+class TooMuchHtmlError(Exception):
+    """HTML that would take too long: too many tags, or nested too deeply."""
+
+
+class Markup(NamedTuple):
+    """HTML without what has no place in an output."""
+
+    html: str
+    #: The text of its style elements.
+    styles: list[str]
+    #: How many attributes are addresses.
+    addresses: int
+
+
+def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], removed: Removed) -> Markup:
+    """Keep the text and the tags of allowed elements, as they are.
+
+    :param allowed: names of elements, in lower case.
+    :param foreign: those of them that are SVG's, where ``<path/>`` is a whole element.
+    :raise TooMuchHtmlError: it has too many tags, or they are nested too deeply.
+    """
+    pieces: list[str] = []
+    styles: list[str] = []
+    nesting: list[str] = []
+    position = tags = addresses = 0
+    while match := _TOKEN.search(text, position):
+        pieces.append(text[position : match.start()].replace("<", "&lt;"))
+        position = match.end()
+        name = (match["name"] or "").lower()
+        if not match["end"] or name not in allowed:
+            if match["end"] and not match["close"]:
+                position = _leave_out(name, text, position, styles, removed)
+            continue
+        tags += 1
+        _nest(nesting, name, bool(match["close"]))
+        if tags > MAX_TAGS or len(nesting) > MAX_DEPTH:
+            raise TooMuchHtmlError
+        attributes = match["attributes"]
+        if match["close"] or (attributes and not _are_few(attributes)):
+            pieces.append(f"<{match['close']}{name}>")
+            continue
+        if attributes:
+            removed.add("event handler", len(_HANDLER.findall(attributes)))
+            addresses += len(_ADDRESS.findall(attributes))
+        pieces.append(match[0])
+        if name in foreign and match[0].endswith("/>"):
+            pieces.append(f"</{name}>")
+            _nest(nesting, name, True)
+    pieces.append(text[position:].replace("<", "&lt;"))
+    return Markup("".join(pieces), styles, addresses)
+
+
+def _leave_out(name: str, text: str, position: int, styles: list[str], removed: Removed) -> int:
+    """:return: where to read on after an element that does not stay."""
+    if name in _NAMED:
+        removed.add(_NAMED[name])
+    if name not in _RAW:
+        return position
+    end = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(text, position)
+    stop = end.start() if end else len(text)
+    if name == "style":
+        styles.append(text[position:stop])
+    return stop
+
+
+def _nest(nesting: list[str], name: str, close: bool) -> None:
+    """Follow how deep a parser may be: never less than it is, more where the HTML is untidy."""
+    if name in _VOID:
+        return
+    if not close:
+        if name not in _ENDS_BY_ITSELF or not nesting or nesting[-1] != name:
+            nesting.append(name)
+        return
+    for index in range(len(nesting) - 1, -1, -1):
+        if nesting[index] == name:
+            del nesting[index:]
+            return
+        if nesting[index] not in _ENDS_BY_ITSELF:
+            return
+
+
+def _are_few(attributes: str) -> bool:
+    # The parser compares each attribute's name with all of its element.
+    return len(attributes) < 2 * _MAX_ATTRIBUTES or len(_ATTRIBUTES.findall(attributes)) <= _MAX_ATTRIBUTES
