@@ -7,8 +7,8 @@ def _words(text: str) -> frozenset[str]:
 
 HTML_ELEMENTS = _words(
     """a abbr b bdi bdo big blockquote br caption center cite code col colgroup dd del details dfn div dl dt em
-    figcaption figure font h1 h2 h3 h4 h5 h6 hr i img input ins kbd label li mark ol p pre q rp rt ruby s samp section small
-    span strike strong sub summary sup table tbody td tfoot th thead time tr tt u ul var"""
+    figcaption figure font h1 h2 h3 h4 h5 h6 hr i img input ins kbd label li mark ol p pre q rp rt ruby s samp section
+    small span strike strong sub summary sup table tbody td tfoot th thead time tr tt u ul var"""
 )
 #: Shapes, text, paints; no scripts, styles, links, animations, filters, foreign objects; no title or desc either, in
 #: which HTML may stand.
