@@ -1,5 +1,6 @@
 """Sizes and times that bound a sandbox, and how people write them."""
 
+import math
 import re
 
 from hyper_kernel.errors import RequestError
@@ -31,6 +32,7 @@ FIRST_BYTES = 96 << 20
 #: hosts no more than a quarter.
 RESERVE_BYTES = 1 << 30
 
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -43,6 +45,29 @@ def parse_bytes(text: str) -> int:
     if not match:
         raise RequestError(f"{text!r} is not a size", hint="write it like 512m or 2g")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_seconds(text: str) -> float:
+    """A time as Docker writes it (``90``, ``90s``, ``1.5h``, ``1h30m``) in seconds.
+
+    :raise RequestError: it is not a time.
+    """
+    text = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", text):
+        raise RequestError(f"{text!r} is not a time", hint="write it like 90s or 1h30m")
+    pieces = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    return sum(float(number) * _SECONDS[unit] for number, unit in pieces)
+
+
+def split_cpus(wanted: float, count: int = 0) -> tuple[int, int]:
+    """From a number of processors to whole ones, ``count`` where that is given, and their share in per cent of one.
+
+    The share is zero, as policy says, where there is no fraction.
+    """
+    cpus = count or math.ceil(wanted)
+    return cpus, 0 if wanted in (0, cpus) else max(1, round(wanted * 100))
 
 
 def check_machine(memory_mib: int, cpus: int) -> None:

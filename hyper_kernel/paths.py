@@ -1,7 +1,7 @@
 """Where Hyper Kernel keeps things on the host, by the XDG rules; ``HYPER_HOME`` moves all of it (tests use that).
 
-``data`` (images, guest kernel: large, can be made again), ``state`` (records and logs of sandboxes) and ``run``
-(sockets: short paths, private to the user).
+``data`` (images, guest kernel: large, can be made again), ``state`` (records and logs of sandboxes), ``run``
+(sockets: short paths, private to the user) and ``config`` (what people write).
 """
 
 import hashlib
@@ -11,15 +11,18 @@ from pathlib import Path
 
 #: A Unix socket's path must stay under 108 bytes (sun_path in <sys/un.h>), its own name included.
 MAX_SOCKET_PATH = 107
+#: The policy of this host's administrator; where it exists, it counts in place of the user's own.
+HOST_POLICY = Path("/etc/hyper-kernel/policy.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """The three roots, and the places below them that more than one part needs."""
+    """The four roots, and the places below them that more than one part needs."""
 
     data: Path
     state: Path
     run: Path
+    config: Path
 
     @property
     def guest(self) -> Path:
@@ -56,6 +59,11 @@ class Paths:
         """The socket hyperd listens on."""
         return self.run / "hyperd.sock"
 
+    @property
+    def policy(self) -> Path:
+        """This user's policy, see ``HOST_POLICY``."""
+        return self.config / "policy.toml"
+
     def sandbox_run(self, sandbox_id: str) -> Path:
         """The folder of a sandbox's sockets; eight characters of its id keep the path short."""
         return self.run / "s" / sandbox_id[:8]
@@ -70,11 +78,17 @@ def find_paths() -> Paths:
     env, home = os.environ, Path.home()
     if root := env.get("HYPER_HOME"):
         base = Path(root).absolute()
-        return Paths(data=base / "data", state=base / "state", run=_short_run(base / "run"))
+        return Paths(data=base / "data", state=base / "state", run=_short_run(base / "run"), config=base)
     data = Path(env.get("XDG_DATA_HOME") or home / ".local/share")
     state = Path(env.get("XDG_STATE_HOME") or home / ".local/state")
     run = Path(env.get("XDG_RUNTIME_DIR") or f"/tmp/hyper-{os.getuid()}")
-    return Paths(data=data / "hyper-kernel", state=state / "hyper-kernel", run=_short_run(run / "hyper-kernel"))
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    return Paths(
+        data=data / "hyper-kernel",
+        state=state / "hyper-kernel",
+        run=_short_run(run / "hyper-kernel"),
+        config=config / "hyper-kernel",
+    )
 
 
 def make_private(folder: Path) -> Path:

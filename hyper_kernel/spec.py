@@ -28,7 +28,8 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a sandbox may use at most. Zero: what hyperd's policy gives to those who do not ask.
+    """What a sandbox may use at most. Zero: in a request, what hyperd's policy gives to those who do not ask; in the
+    record of a sandbox, where policy has been applied, no limit.
 
     ``cpu_percent`` is of one processor (150: one and a half); ``scratch_mib`` is what it may write in its image's
     place; ``wall_s`` counts from its start. A cell is one execute request: ``cell_s`` is how long it may run,
@@ -102,11 +103,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """One sandbox: a machine, the image it starts from, and a program or a kernel to run in it."""
+    """One sandbox: a machine, the image it starts from, and a program or a kernel to run in it.
+
+    ``memory_mib`` and ``cpus`` of zero ask for what hyperd's policy gives. ``isolation`` is the weakest tier that its
+    machine may have, ``software`` or ``hardware``.
+    """
 
     image: str = DEFAULT_IMAGE
-    memory_mib: int = DEFAULT_MEMORY_MIB
-    cpus: int = DEFAULT_CPUS
+    memory_mib: int = 0
+    cpus: int = 0
+    isolation: str = "software"
     hostname: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     auto_remove: bool = False
@@ -116,7 +122,9 @@ class SandboxSpec:
     owner: Owner | None = None
 
     def __post_init__(self) -> None:
-        check_machine(self.memory_mib, self.cpus)
+        check_machine(self.memory_mib or DEFAULT_MEMORY_MIB, self.cpus or DEFAULT_CPUS)
+        if self.isolation not in ("software", "hardware"):
+            raise RequestError(f"isolation={self.isolation!r} is not known", hint="use software or hardware")
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data that :meth:`from_dict` takes back."""

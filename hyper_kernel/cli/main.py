@@ -41,6 +41,7 @@ _COMMANDS = {
     "rmi": Place("images", "rmi"),
     "template": Place("template", "app"),
     "pool": Place("pool", "app"),
+    "policy": Place("policy", "policy"),
     "events": Place("sandboxes", "events"),
     "kernelspec": Place("kernelspec", "app"),
     "daemon": Place("daemon", "app"),

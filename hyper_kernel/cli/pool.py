@@ -8,7 +8,7 @@ import typer
 from hyper_kernel.cli.arguments import AsJson, argument, complete_image
 from hyper_kernel.cli.tables import runs_text, show_json, show_table
 from hyper_kernel.client import Client
-from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB, parse_bytes
+from hyper_kernel.limits import parse_bytes
 from hyper_kernel.sandbox.words import printable
 from hyper_kernel.spec import DEFAULT_IMAGE
 
@@ -29,8 +29,12 @@ def list_clones(as_json: AsJson = False) -> None:
 def keep(
     count: Annotated[int, typer.Argument(help="How many; 0 leaves it to hyperd again.", show_default=False)],
     image: Annotated[str, argument(complete_image, "The image they have.")] = DEFAULT_IMAGE,
-    memory: Annotated[str, typer.Option("--memory", "-m", help="Their memory, like 512m.")] = f"{DEFAULT_MEMORY_MIB}m",
-    cpus: Annotated[int, typer.Option("--cpus", help="Their processors.")] = DEFAULT_CPUS,
+    memory: Annotated[
+        str, typer.Option("--memory", "-m", help="Their memory, like 512m; else what policy gives.", show_default=False)
+    ] = "0",
+    cpus: Annotated[
+        int, typer.Option("--cpus", help="Their processors; else what policy gives.", show_default=False)
+    ] = 0,
     programs: Annotated[bool, typer.Option("--programs", help="For programs, not with the image's kernel.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -15,9 +15,10 @@ from hyper_kernel.cli.crowd import Crowd, plan_names
 from hyper_kernel.cli.terminal import Input, copy_output, forwarded_signals, raw_terminal, terminal_size
 from hyper_kernel.client import Client, Stream
 from hyper_kernel.errors import HyperError, RequestError
-from hyper_kernel.limits import DEFAULT_CPUS, parse_bytes
+from hyper_kernel.host.process import read_start_ticks
+from hyper_kernel.limits import parse_bytes, parse_seconds, split_cpus
 from hyper_kernel.sandbox.record import Record
-from hyper_kernel.spec import ProcessSpec, SandboxSpec
+from hyper_kernel.spec import Limits, Owner, ProcessSpec, SandboxSpec
 
 _Command = Annotated[list[str] | None, typer.Argument(help="The program and its arguments.", show_default=False)]
 _Interactive = Annotated[bool, typer.Option("--interactive", "-i", help="Pass standard input on.")]
@@ -46,8 +47,19 @@ def run(
     ] = None,
     remove: Annotated[bool, typer.Option("--rm", help="Remove the sandbox when it has exited.")] = False,
     name: Annotated[str, typer.Option(help="What to call the sandbox.")] = "",
-    memory: Annotated[str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.")] = "512m",
-    cpus: Annotated[int, typer.Option(help="Its processors.")] = DEFAULT_CPUS,
+    memory: Annotated[
+        str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.", show_default=False)
+    ] = "0",
+    cpus: Annotated[
+        float, typer.Option(help="Its processors; 0.5 is one that it may use half of.", show_default=False)
+    ] = 0.0,
+    pids_limit: Annotated[int, typer.Option(help="Processes and threads at most.", show_default=False)] = 0,
+    storage_opt: Annotated[
+        str, typer.Option(help="What it may write at most.", metavar="size=SIZE", show_default=False)
+    ] = "",
+    timeout: Annotated[
+        str, typer.Option(help="How long it may live, as in 90s or 1h30m.", metavar="TIME", show_default=False)
+    ] = "0",
     env: _Env = None,
     workdir: _Workdir = "",
     user: _User = "",
@@ -62,6 +74,8 @@ def run(
 ) -> None:
     """Run a program in a new sandbox; options after IMAGE belong to the program.
 
+    What is not asked for is as hyperd's policy says, and what is asked for is refused above its caps; see: hyper policy
+
     Exits with the program's code (of many, the highest); 125 where Hyper Kernel failed, 126 and 127 as a shell.
     """
     _check_terminal(interactive=interactive, tty=tty)
@@ -70,14 +84,23 @@ def run(
     client = Client()
     argv = plan_argv(client, image, command or [], entrypoint)
     process = ProcessSpec(argv=argv, env=plan_env(env or []), cwd=workdir, user=user, tty=tty, open_stdin=interactive)
+    whole_cpus, cpu_percent = split_cpus(cpus)
     spec = SandboxSpec(
         image=image,
         memory_mib=-(-parse_bytes(memory) >> 20),
-        cpus=cpus,
+        cpus=whole_cpus,
         hostname=hostname,
         labels=dict(_pair(text) for text in label or []),
         auto_remove=remove,
         process=process,
+        limits=Limits(
+            cpu_percent=cpu_percent,
+            scratch_mib=plan_scratch(storage_opt),
+            processes=max(0, pids_limit),
+            wall_s=parse_seconds(timeout),
+        ),
+        # On a terminal people can leave it running (ctrl-p ctrl-q).
+        owner=find_owner() if remove and not detach and not tty else None,
     )
     if count:
         crowd = Crowd(client, spec, plan_names(name, count))
@@ -124,6 +147,22 @@ def plan_argv(client: Client, image: str, command: list[str], entrypoint: str | 
         return ()
     config = client.image(image)["Config"]
     return (*(config["Entrypoint"] or ()), *command)
+
+
+def plan_scratch(option: str) -> int:
+    """MiB from Docker's ``--storage-opt size=2g``; 0 where it is empty.
+
+    :raise RequestError: it is another option, or no size.
+    """
+    name, _, size = option.partition("=")
+    if name not in ("", "size"):
+        raise RequestError(f"storage option {name} is not known", hint="write --storage-opt size=2g")
+    return -(-parse_bytes(size) >> 20) if name else 0
+
+
+def find_owner() -> Owner:
+    """This process, for a sandbox that shall not outlive it."""
+    return Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()))
 
 
 def plan_env(entries: list[str]) -> tuple[str, ...]:

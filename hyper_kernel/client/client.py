@@ -25,7 +25,6 @@ from hyper_kernel.client.http import (
 from hyper_kernel.client.start import ensure_daemon, find_version
 from hyper_kernel.client.stream import Exec, Stream, demultiplex, read_raw
 from hyper_kernel.errors import HostError, NotFoundError
-from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
 from hyper_kernel.paths import Paths, find_paths
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, SandboxSpec
@@ -76,6 +75,10 @@ class Client:
     def status(self) -> dict[str, Any]:
         """hyperd's process: version, pid, socket, sandboxes, alive, parked, tier, tier_reason."""
         return self._json("GET", "/hyper/v1/status")
+
+    def policy(self) -> dict[str, Any]:
+        """What hyperd's policy allows, see ``daemon.policy.Rules.describe``."""
+        return self._json("GET", "/hyper/v1/policy")
 
     def events(self, *, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None) -> Iterator[Any]:
         """Events as they happen; see Docker's ``GET /events``."""
@@ -289,12 +292,16 @@ class Client:
         count: int,
         image: str = DEFAULT_IMAGE,
         *,
-        memory_mib: int = DEFAULT_MEMORY_MIB,
-        cpus: int = DEFAULT_CPUS,
+        memory_mib: int = 0,
+        cpus: int = 0,
         programs: bool = False,
     ) -> list[dict[str, Any]]:
-        """Have so many clones kept ready: with the image's kernel, or for ``programs``; as :meth:`pool` after that."""
-        body = {"count": count, "image": image, "memory_mib": memory_mib, "cpus": cpus, "programs": programs}
+        """Have so many clones kept ready: with the image's kernel, or for ``programs``; as :meth:`pool` after that.
+
+        :param memory_mib, cpus: zero: what policy gives.
+        """
+        size = {name: value for name, value in (("memory_mib", memory_mib), ("cpus", cpus)) if value}
+        body = {"count": count, "image": image, "programs": programs, **size}
         answer = self._json("POST", "/hyper/v1/pool", body=body, timeout_s=_START_S, again=True)
         pool: list[dict[str, Any]] = answer["pool"]
         return pool

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from hyper_kernel.errors import BusyError
 from hyper_kernel.host.memory import Memory, read_memory
-from hyper_kernel.limits import FIRST_BYTES, MAX_LIVE, RESERVE_BYTES, STARTS_PER_CPU
+from hyper_kernel.limits import FIRST_BYTES, RESERVE_BYTES, STARTS_PER_CPU
 
 _T = TypeVar("_T")
 _HINT = "look with hyper ps, and end some with: hyper stop NAME"
@@ -16,10 +16,9 @@ _HINT = "look with hyper ps, and end some with: hyper stop NAME"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a start is judged by: memory that it draws on, sandboxes that ``live``, and other starts under way."""
+    """What a start is judged by: memory that it draws on, and other starts under way."""
 
     memories: tuple[Memory, ...]
-    live: int
     starting: int
 
 
@@ -30,8 +29,6 @@ def decide_admission(facts: Facts) -> BusyError | None:
     sandbox counts as what it takes at first (``FIRST_BYTES``), as long as it starts; once it runs, what it really
     uses is no longer available to others and speaks for itself.
     """
-    if facts.live >= MAX_LIVE:
-        return BusyError(f"{facts.live} sandboxes live, and the limit is {MAX_LIVE}", hint=_HINT)
     wanted = (facts.starting + 1) * FIRST_BYTES
     for memory in facts.memories:
         reserve = plan_reserve(memory.total_bytes)
@@ -94,14 +91,13 @@ class Admission:
         self._under_way += 1
         return Turn(self._end)
 
-    def check(self, live: int) -> None:
+    def check(self) -> None:
         """Let a start, whose turn it is, go on.
 
-        :param live: sandboxes that have a machine, or are about to.
         :raise BusyError: there is no room for it, see :func:`decide_admission`.
         """
         starting = max(0, self._under_way - 1)
-        if refusal := decide_admission(Facts(memories=self._read(), live=live, starting=starting)):
+        if refusal := decide_admission(Facts(memories=self._read(), starting=starting)):
             raise refusal
 
     def _end(self) -> None:

@@ -17,6 +17,7 @@ from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.execs import Execs
 from hyper_kernel.daemon.images import Images
 from hyper_kernel.daemon.kernels import Kernels
+from hyper_kernel.daemon.policy import PolicyRoutes
 from hyper_kernel.daemon.pool import Parking, Pool
 from hyper_kernel.daemon.routing import Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
@@ -26,11 +27,14 @@ from hyper_kernel.errors import BusyError, HostError
 from hyper_kernel.host.lock import try_lock
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.sandbox.death import Death
 
 log = logging.getLogger(__name__)
 
 #: How long hyperd stays with no sandbox alive and no request, in seconds.
 IDLE_EXIT_S = 300.0
+#: How often it is looked whether the user has processor time left, in seconds.
+_SPENT_S = 2.0
 
 
 async def run(
@@ -105,6 +109,7 @@ async def _serve(
     sandboxes = Sandboxes(paths, pool, images, events, admission)
     server = Server(make_routes(paths, pool, sandboxes, images, events, stopping.set))
     warming = asyncio.create_task(pool.start())
+    watching = asyncio.create_task(_end_when_spent(sandboxes))
     try:
         await sandboxes.adopt()
         server.listen(sock)
@@ -114,6 +119,7 @@ async def _serve(
     finally:
         paths.socket.unlink(missing_ok=True)
         await server.close()
+        watching.cancel()
         await sandboxes.close()
         await asyncio.gather(warming, return_exceptions=True)
         await pool.close()
@@ -131,11 +137,22 @@ def make_routes(
         Execs(sandboxes, images),
         Images(images, sandboxes),
         Kernels(sandboxes),
-        Parking(pool),
+        Parking(pool, sandboxes.rules),
+        PolicyRoutes(sandboxes.rules),
         System(paths, pool, sandboxes, images, events, stop),
     ):
         part.add_to(routes)
     return routes
+
+
+async def _end_when_spent(sandboxes: Sandboxes) -> None:
+    """End all that lives once the user has used up today's processor time."""
+    while True:
+        await asyncio.sleep(_SPENT_S)  # what processes take of a processor makes no event
+        if reason := sandboxes.rules.spent():
+            live = [box for box in sandboxes.list() if box.is_live]
+            ends = [sandboxes.end(box, Death.CPU_LIMIT, reason) for box in live]
+            await asyncio.gather(*ends, return_exceptions=True)  # what fails is logged, and tried again
 
 
 async def _serve_last(server: Server, sandboxes: Sandboxes) -> None:

@@ -75,7 +75,12 @@ class Box:
         # SECURITY: the shim parses what the guest sends; what hyperd decided (who, from what, how large) is not its
         # to change.
         self.record = theirs.changed(
-            id=mine.id, name=mine.name, spec=mine.spec, image_id=mine.image_id, created_s=mine.created_s
+            id=mine.id,
+            name=mine.name,
+            spec=mine.spec,
+            asked=mine.asked,
+            image_id=mine.image_id,
+            created_s=mine.created_s,
         )
         self.shim_pid = theirs.shim_pid or self.shim_pid
         state = self.record.state
@@ -93,7 +98,15 @@ class Box:
         self.ran = self.told_start = False
         self.forked_s = time.time()
         self.record = self.record.changed(
-            state=State.CREATED, started_s=0.0, finished_s=0.0, exit_code=-1, reason="", shim_pid=0, qemu_pid=0
+            state=State.CREATED,
+            started_s=0.0,
+            finished_s=0.0,
+            exit_code=-1,
+            reason="",
+            death="",
+            shim_pid=0,
+            qemu_pid=0,
+            cpu_s=0.0,
         )
         if self.record != self._saved:
             self.save()

@@ -8,9 +8,9 @@ from typing import Any
 
 from hyper_kernel.daemon.errors import NotHereError
 from hyper_kernel.errors import RequestError
-from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
+from hyper_kernel.limits import parse_bytes, split_cpus
 from hyper_kernel.oci.layout import ImageConfig
-from hyper_kernel.spec import ProcessSpec, SandboxSpec
+from hyper_kernel.spec import Limits, ProcessSpec, SandboxSpec
 
 #: HostConfig fields that are refused unless empty, and what to do instead.
 _REFUSED = {
@@ -34,12 +34,13 @@ _REFUSED = {
     "ReadonlyRootfs": "a read-only root is not in this version",
     "Sysctls": "kernel parameters are not in this version",
     "Ulimits": "limits of processes are not in this version",
-    "StorageOpt": "disk sizes are not in this version",
-    "PidsLimit": "a limit of processes is not in this version",
-    "CpuQuota": "a sandbox has whole processors; use --cpus",
     "CpusetCpus": "a sandbox has processors of its own; use --cpus",
     "ContainerIDFile": "write the id to a file yourself",
 }
+#: The annotation for what Docker has no word for: how long a sandbox may live, in seconds.
+WALL_S = "hyper.wall_s"
+#: CpuPeriod where it is left out, in microseconds, as in Docker.
+_CPU_PERIOD = 100_000
 _NETWORKS = frozenset({"", "default", "none", "bridge", "nat"})
 _RUNTIMES = frozenset({"", "hyper"})
 _PRIVATE_MODES = ("PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode", "Cgroup")
@@ -65,14 +66,21 @@ def plan_sandbox(body: dict[str, Any], image: ImageConfig) -> SandboxSpec:
         tty=bool(body.get("Tty")),
         open_stdin=bool(body.get("OpenStdin")),
     )
+    cpus, cpu_percent = _cpus(host)
     return SandboxSpec(
         image=_text(body, "Image"),
-        memory_mib=_memory_mib(host),
-        cpus=_cpus(host),
+        memory_mib=-(-_number(host, "Memory") >> 20),
+        cpus=cpus,
         hostname=_text(body, "Hostname"),
         labels=_labels(body),
         auto_remove=bool(host.get("AutoRemove")),
         process=process,
+        limits=Limits(
+            cpu_percent=cpu_percent,
+            scratch_mib=_scratch_mib(host),
+            processes=max(0, _number(host, "PidsLimit", least=-1)),
+            wall_s=_wall_s(host),
+        ),
     )
 
 
@@ -104,8 +112,7 @@ def plan_env(entries: tuple[str, ...]) -> tuple[str, ...]:
 
 def _refuse(body: dict[str, Any], host: dict[str, Any]) -> None:
     for name, why in _REFUSED.items():
-        # PidsLimit is sent as -1 or 0 for none
-        if host.get(name) and not (name == "PidsLimit" and host[name] < 0):
+        if host.get(name):
             raise NotHereError(f"HostConfig.{name} is not supported by Hyper Kernel", hint=why)
     mode = str(host.get("NetworkMode") or "")
     if mode not in _NETWORKS:
@@ -152,19 +159,46 @@ def _labels(body: dict[str, Any]) -> dict[str, str]:
     return labels
 
 
-def _number(host: dict[str, Any], name: str) -> int:
+def _number(host: dict[str, Any], name: str, *, least: int = 0) -> int:
     value = host.get(name) or 0
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RequestError(f"HostConfig.{name}={value!r} is not a positive whole number")
     return value
 
 
-def _memory_mib(host: dict[str, Any]) -> int:
-    memory = _number(host, "Memory")
-    return -(-memory >> 20) if memory else DEFAULT_MEMORY_MIB
+def _cpus(host: dict[str, Any]) -> tuple[int, int]:
+    """Whole processors, and their share in per cent of one; zero: as policy says.
 
-
-def _cpus(host: dict[str, Any]) -> int:
-    """Whole processors: a share of one is rounded up, since a machine cannot have less."""
+    A machine cannot have less than one processor, but it can have a share of it: 1.5 are two with 150 %.
+    """
     nano, count = _number(host, "NanoCpus"), _number(host, "CpuCount")
-    return count or (-(-nano // 10**9) if nano else DEFAULT_CPUS)
+    quota, period = _number(host, "CpuQuota", least=-1), _number(host, "CpuPeriod") or _CPU_PERIOD
+    if quota > 0 and nano:
+        raise RequestError("NanoCpus and CpuQuota are both set", hint="use one of --cpus and --cpu-quota")
+    nano = quota * 10**9 // period if quota > 0 else nano
+    return split_cpus(nano / 10**9, count)
+
+
+def _scratch_mib(host: dict[str, Any]) -> int:
+    options = host.get("StorageOpt") or {}
+    if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
+        raise RequestError("HostConfig.StorageOpt is not an object of strings")
+    for name in options:
+        if name != "size":
+            raise NotHereError(f"storage option {name} is not supported by Hyper Kernel", hint="there is only size=2g")
+    return -(-parse_bytes(options["size"]) >> 20) if options else 0
+
+
+def _wall_s(host: dict[str, Any]) -> float:
+    notes = host.get("Annotations") or {}
+    if not isinstance(notes, dict):
+        raise RequestError("HostConfig.Annotations is not an object")
+    for name in notes:
+        if name.startswith("hyper.") and name != WALL_S:
+            raise NotHereError(
+                f"annotation {name} is not known to Hyper Kernel", hint=f"there is only {WALL_S}=SECONDS"
+            )
+    try:
+        return float(notes.get(WALL_S, 0))
+    except (TypeError, ValueError):
+        raise RequestError(f"{WALL_S}={notes[WALL_S]!r} is not a number of seconds") from None

@@ -1,9 +1,12 @@
 """Sandboxes and images in the JSON shapes of the Docker Engine API (v1.47); pure."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from hyper_kernel.daemon.create_body import WALL_S
 from hyper_kernel.oci.store import Image
+from hyper_kernel.policy.rules import amounts_of
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.words import status_text
 
@@ -91,6 +94,10 @@ def details(record: Record, image: Image | None, log_path: str) -> dict[str, Any
             "Reason": record.reason,
             "Notes": list(record.notes),
             "Kernel": bool(record.spec.kernel),
+            # No limit is null.
+            "Limits": {name: value or None for name, value in asdict(amounts_of(record.spec)).items()},
+            "Asked": list(record.asked),
+            "CpuSeconds": record.cpu_s,
         },
     }
 
@@ -113,6 +120,7 @@ def _state(record: Record) -> dict[str, Any]:
 
 
 def _host_config(record: Record) -> dict[str, Any]:
+    limits = record.spec.limits
     return {
         "Binds": None,
         "LogConfig": {"Type": "json-file", "Config": {}},
@@ -121,7 +129,10 @@ def _host_config(record: Record) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": record.spec.auto_remove,
         "Memory": record.spec.memory_mib << 20,
-        "NanoCpus": record.spec.cpus * 10**9,
+        "NanoCpus": limits.cpu_percent * 10**7 or record.spec.cpus * 10**9,
+        "PidsLimit": limits.processes or None,
+        "StorageOpt": {"size": f"{limits.scratch_mib}m"},
+        "Annotations": {WALL_S: f"{limits.wall_s:g}"} if limits.wall_s else {},
         "Privileged": False,
         "ReadonlyRootfs": False,
         "Runtime": "hyper",
@@ -211,7 +222,10 @@ def stats(record: Record, now: dict[str, Any], before: dict[str, Any]) -> dict[s
         "read": time_text(now.get("read_s", 0.0)),
         "preread": time_text(before.get("read_s", 0.0)),
         "num_procs": 0,
-        "pids_stats": {"current": now.get("guest", {}).get("processes", 0)},
+        "pids_stats": {
+            "current": now.get("guest", {}).get("processes", 0),
+            "limit": record.spec.limits.processes,
+        },
         "cpu_stats": _cpu(record, now),
         "precpu_stats": _cpu(record, before) if before else {"cpu_usage": {"total_usage": 0}, "system_cpu_usage": 0},
         "memory_stats": _memory(record, now),

@@ -2,10 +2,12 @@
 
 from typing import Any, Protocol
 
+from hyper_kernel.daemon.policy import Rules
 from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.server import Call
 from hyper_kernel.daemon.shims import Shims
 from hyper_kernel.shim.keep import Keep
+from hyper_kernel.spec import SandboxSpec
 
 
 class Pool(Shims, Protocol):
@@ -40,8 +42,9 @@ class Pool(Shims, Protocol):
 class Parking:
     """Answers for the pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, rules: Rules) -> None:
         self._pool = pool
+        self._rules = rules
 
     def add_to(self, routes: Routes) -> None:
         """Add the routes."""
@@ -54,5 +57,8 @@ class Parking:
 
     async def keep(self, call: Call) -> Answer:
         """POST /hyper/v1/pool {count, image, memory_mib, cpus, programs}: all but the count have defaults."""
-        await self._pool.keep(Keep.from_dict(await call.json()))
+        keep = Keep.from_dict(self._rules.default() | await call.json())
+        if keep.count:  # a wish can be taken back whatever the policy says now
+            self._rules.admit(SandboxSpec(image=keep.image, memory_mib=keep.memory_mib, cpus=keep.cpus))
+        await self._pool.keep(keep)
         return Answer(body={"pool": self._pool.describe()})

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,14 @@ from hyper_kernel.daemon.create_body import plan_argv
 from hyper_kernel.daemon.errors import AlreadyError
 from hyper_kernel.daemon.events import Events
 from hyper_kernel.daemon.keeper import GRACE_S, Keeper, tail
+from hyper_kernel.daemon.ledger import Ledger
 from hyper_kernel.daemon.names import check_name, new_id, new_name
+from hyper_kernel.daemon.policy import PolicyFile, Rules
 from hyper_kernel.daemon.shims import Shim, Shims, listen
 from hyper_kernel.errors import (
     BusyError,
     ConflictError,
+    DeniedError,
     GuestError,
     HostError,
     HyperError,
@@ -32,6 +35,8 @@ from hyper_kernel.errors import (
 )
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.policy.rules import asked_of, only_asked
+from hyper_kernel.sandbox.death import Death
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.spec import SandboxSpec
 
@@ -54,6 +59,8 @@ class Sandboxes:
         self._keeper = Keeper(paths)
         #: Everything that starts something waits for its turn here.
         self.admission = admission
+        #: What all that starts something has to obey.
+        self.rules = Rules(paths, PolicyFile(paths.policy), Ledger(paths.state / "cpu.json"), self._live_records)
 
     def list(self) -> list[Box]:
         """All sandboxes, newest first."""
@@ -90,13 +97,21 @@ class Sandboxes:
         :raise NotFoundError: there is no such image.
         :raise RequestError: nothing says what to run.
         :raise ConflictError: the name is in use.
+        :raise DeniedError: it asks for more than policy allows.
         """
         image = self._images.get(spec.image)
         if not spec.kernel and not spec.process.argv:
             argv = plan_argv(None, None, image.config)
             spec = replace(spec, process=replace(spec.process, argv=argv))
         name = self._free_name(name)
-        record = Record(id=self._free_id(), name=name, spec=spec, image_id=image.id, created_s=time.time())
+        record = Record(
+            id=self._free_id(),
+            name=name,
+            spec=self.rules.admit(spec),
+            asked=asked_of(spec),
+            image_id=image.id,
+            created_s=time.time(),
+        )
         record.save(self._paths.sandboxes)
         box = self._boxes[record.id] = Box(record, self._paths, self._changed)
         self.tell(box, "create")
@@ -107,6 +122,7 @@ class Sandboxes:
 
         :raise AlreadyError: it is live.
         :raise BusyError: there is no room for it now; nothing has happened (but one that removes itself is gone).
+        :raise DeniedError: policy has changed, and forbids it now; as with BusyError.
         :raise HostError, GuestError: it did not come up; its record says exited, and why.
         """
         turn = await self.admission.wait_turn()  # not shielded: a client that gives up leaves the queue
@@ -144,8 +160,9 @@ class Sandboxes:
     async def renew(self, box: Box, spec: SandboxSpec) -> None:
         """Kill its machine if it has one, then start a fresh one as ``spec`` says; what its kernel wrote goes along.
 
-        :raise BusyError, HostError, GuestError: as :meth:`start`.
+        :raise BusyError, DeniedError, HostError, GuestError: as :meth:`start`.
         """
+        self.rules.admit(only_asked(spec, box.record.asked))
         notes: tuple[str, ...] = ()
         if box.is_live:
             try:
@@ -156,6 +173,11 @@ class Sandboxes:
             await self._finish(self._kill(box))
         box.record = box.record.changed(spec=spec, notes=notes)
         await self.start(box)
+
+    async def end(self, box: Box, death: Death, reason: str) -> None:
+        """Kill a sandbox against its user's will; its record says why. Nothing happens to one that has ended."""
+        if box.is_live:
+            await self._finish(self._kill(box, death=str(death), reason=f"{death}: {reason}"))
 
     async def remove(self, box: Box, *, force: bool = False) -> None:
         """Forget a sandbox and all that belongs to it.
@@ -198,6 +220,8 @@ class Sandboxes:
                 continue
             box = self._boxes[record.id] = Box(record, self._paths, self._changed)
             await self._adopt_one(box)
+            if not box.is_live:
+                self.rules.ledger.settle(record.id, box.record.cpu_s)
         self._sweep_run()
 
     async def close(self) -> None:
@@ -247,11 +271,14 @@ class Sandboxes:
             if box.removed:
                 raise NotFoundError(f"No such container: {box.record.name}", hint="it was removed before its turn")
             try:
-                self.admission.check(self.alive)
-            except BusyError:
+                self.admission.check()
+                # No await between this and renew(): else two could take the last place that the user has.
+                box.record = box.record.changed(spec=self.rules.admit_start(box.record))
+            except (BusyError, DeniedError):
                 if box.record.spec.auto_remove:
                     self._spawn(self._remove(box))
                 raise
+            self.rules.ledger.begin(box.record.id)
             box.renew()
             try:
                 make_private(box.socket.parent)
@@ -274,10 +301,10 @@ class Sandboxes:
         await self._keeper.wait_exit(box)
         self.tell(box, "stop")
 
-    async def _kill(self, box: Box) -> None:
+    async def _kill(self, box: Box, **why: str) -> None:
         await self._keeper.wait_shim(box)
         with contextlib.suppress(LostError, ConflictError):
-            await box.request("kill", deadline_s=GRACE_S)
+            await box.request("kill", deadline_s=GRACE_S, **why)
         await self._keeper.wait_exit(box)
 
     async def _remove(self, box: Box) -> None:
@@ -309,6 +336,7 @@ class Sandboxes:
             box.told_start = True
             self.tell(box, "start")
         if state is State.EXITED:
+            self.rules.ledger.settle(box.record.id, box.record.cpu_s)
             if box.record.reason == "out of memory":
                 self.tell(box, "oom")
             self.tell(box, "die", exitCode=str(box.record.exit_code))
@@ -317,6 +345,9 @@ class Sandboxes:
         log.info("%s was %s", box, before)
 
     # -- small things -------------------------------------------------------------------------------------------
+
+    def _live_records(self) -> Iterator[Record]:
+        return (box.record for box in self._boxes.values() if box.is_live)
 
     def _free_id(self) -> str:
         """An id whose first eight characters, which name its socket folder, are free too."""

@@ -127,6 +127,7 @@ class System:
                     ["Isolation tier", facts.tier],
                     ["Why", facts.reason],
                     ["Parked clones", str(self._pool.parked)],
+                    ["Policy", self._sandboxes.rules.summary()],
                 ],
                 "SecurityOptions": [f"name=hyper,tier={facts.tier}"],
                 "Labels": [f"hyper.tier={facts.tier}"],

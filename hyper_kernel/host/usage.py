@@ -21,6 +21,27 @@ def read_usage(*pids: int) -> dict[str, float]:
     return {"pss_bytes": total_pss, "cpu_s": total_cpu}
 
 
+def read_tree_cpu_s(pid: int) -> float:
+    """Processor time of a process and of all it started, those that have ended and were waited for among them; seconds.
+
+    0.0 for one that is gone. See proc(5): stat, fields 14 to 17, and task/TID/children.
+    """
+    folder = Path(f"/proc/{pid}")
+    try:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        children = " ".join((task / "children").read_text() for task in (folder / "task").iterdir()).split()
+    except OSError:
+        return 0.0
+    own_s = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own_s + sum(read_tree_cpu_s(int(child)) for child in children)
+
+
+def read_own_cpu_s() -> float:
+    """Processor time of this process and of its children that have ended, and were waited for; seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def read_pss(pid: int) -> int:
     """Proportional set size of a process, in bytes.
 

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
@@ -18,11 +19,10 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Enum, Float, Int, List, Unicode
 
 from hyper_kernel.client import Client
-from hyper_kernel.errors import BusyError, HyperError, NotFoundError
+from hyper_kernel.errors import BusyError, DeniedError, HyperError, NotFoundError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.jupyter.environment import select_environment
-from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
-from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Owner, SandboxSpec
+from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Limits, Owner, SandboxSpec
 
 _T = TypeVar("_T")
 
@@ -43,8 +43,24 @@ class HyperProvisioner(KernelProvisionerBase):
 
     image = Unicode(DEFAULT_IMAGE, config=True, help="The OCI image the kernel's sandbox starts from.")
     kernel = Unicode("", config=True, help="The kernelspec of the image to run; empty: its first.")
-    memory_mib = Int(DEFAULT_MEMORY_MIB, config=True, help="Memory of the virtual machine, in MiB.")
-    cpus = Int(DEFAULT_CPUS, config=True, help="Virtual processors.")
+    memory_mib = Int(
+        0, config=True, help="Memory of the virtual machine, in MiB. Zero, here and below: as policy says."
+    )
+    cpus = Int(0, config=True, help="Virtual processors.")
+    cpu_percent = Int(0, config=True, help="Share of the processors, in per cent of one: 150 is one and a half.")
+    scratch_mib = Int(0, config=True, help="What the kernel may write beside its image, in MiB of its memory.")
+    processes = Int(0, config=True, help="Processes and threads at most.")
+    wall_s = Float(0.0, config=True, help="How long the sandbox may live, in seconds.")
+    cell_s = Float(0.0, config=True, help="How long a cell may run, in seconds: it is interrupted, and later killed.")
+    output_bytes = Int(0, config=True, help="How much a cell may show, in bytes.")
+    output_bytes_per_s = Int(0, config=True, help="Output that comes faster is slowed down, in bytes per second.")
+    output = Enum(
+        ("sanitize", "trusted"),
+        "sanitize",
+        config=True,
+        help="What becomes of HTML, JavaScript and widgets that a cell shows: sanitize takes out what could act in the "
+        "browser; trusted lets all pass, where hyperd's policy allows that (output.trusted).",
+    )
     files = Enum(("copy", "none"), "copy", config=True, help="How the guest sees the notebook's folder.")
     transport = Enum(("ipc", "tcp"), "ipc", config=True, help="How clients reach the channels on this host.")
     env_allowed = List(Unicode(), config=True, help="Further environment variables that may enter (shell patterns).")
@@ -187,6 +203,7 @@ class HyperProvisioner(KernelProvisionerBase):
             env=select_environment(env, self.kernel_spec.env, self.env_allowed),
             folder=self._folder,
             files=self.files,
+            output=self.output,
             transport=self.transport,
             channels=hashlib.sha256(f"{os.getpid()} {self.kernel_id}".encode()).hexdigest()[:16],
             ports=self._tcp_ports(),
@@ -204,6 +221,7 @@ class HyperProvisioner(KernelProvisionerBase):
             image=self.image,
             memory_mib=self.memory_mib,
             cpus=self.cpus,
+            limits=Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)}),
             labels={"hyper.kernel-id": self.kernel_id or ""},
             kernel=kernel,
             owner=Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()), grace_s=self.owner_grace_s),
@@ -215,13 +233,14 @@ class HyperProvisioner(KernelProvisionerBase):
     async def _restart(self, kernel: KernelSpec) -> dict[str, Any] | None:
         """Start the kernel in a fresh machine of its sandbox; None where that is not possible, and the sandbox gone.
 
-        :raise BusyError: there is no room now; the sandbox stays, and what its kernel wrote with it.
+        :raise BusyError, DeniedError: there is no room now, or policy has changed; the sandbox stays, and what its
+            kernel wrote with it.
         """
         if not self._sandbox:
             return None
         try:
             return await _call(self._client.restart_kernel, self._sandbox, kernel)
-        except BusyError:
+        except (BusyError, DeniedError):
             raise
         except HyperError as exc:
             self.log.warning("kernel %s gets a new sandbox, without what it wrote: %s", self.kernel_id, exc)

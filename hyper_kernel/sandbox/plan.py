@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hyper_kernel.errors import RequestError
-from hyper_kernel.hypervisor import MachineConfig
+from hyper_kernel.errors import DeniedError, RequestError
+from hyper_kernel.hypervisor import MachineConfig, Tier
 from hyper_kernel.oci.layout import ImageConfig
 from hyper_kernel.oci.store import Image, ImageStore
 from hyper_kernel.paths import Paths
@@ -64,11 +64,18 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
     :raise HostError: the guest's files or the image's disk are missing; says what to run.
     :raise NotFoundError: there is no such image.
     :raise RequestError: nothing says what to run.
+    :raise DeniedError: this host isolates more weakly than is wanted.
     """
     store, spec = ImageStore(paths.images), record.spec
     image = store.get(record.image_id)
+    machine = await plan_boot(paths, image, memory_mib=spec.memory_mib, cpus=spec.cpus, name=record.id[:12])
+    # SECURITY: whatever is remembered or believed of this host, the machine that is about to start decides.
+    if spec.isolation == Tier.HARDWARE and machine.tier is not Tier.HARDWARE:
+        raise DeniedError(
+            "this host isolates by software only, and hardware is required", hint="see: hyper policy, hyper doctor"
+        )
     return Plan(
-        machine=await plan_boot(paths, image, memory_mib=spec.memory_mib, cpus=spec.cpus, name=record.id[:12]),
+        machine=machine,
         hostname=spec.hostname or record.id[:12],
         # Half of the memory, as tmpfs does by itself: the rest is the program's.
         scratch_mib=spec.memory_mib // 2,

@@ -35,7 +35,9 @@ class Record:
     ``death`` names why it ended (see ``death.Death``) and ``reason`` says it for people ("out of memory: used all of
     its 512 MiB"); both are empty while it lives and after a plain exit. ``exit_code`` is the program's (128 + signal
     where a signal ended it), -1 while unknown.
-    ``connection`` is the connection info clients use (without the key), once a kernel runs.
+    ``connection`` is the connection info clients use (without the key), once a kernel runs. ``asked`` names the limits
+    in ``spec`` that were asked for; the others are what policy gave. ``cpu_s`` is the processor time that the shim and
+    all it started took from its start to its end, 0.0 until then.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Record:
     qemu_pid: int = 0
     connection: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    cpu_s: float = 0.0
 
     def save(self, sandboxes: Path) -> None:
         """Write it below ``sandboxes``, whole or not at all.
@@ -101,6 +105,7 @@ class Record:
                 "spec": SandboxSpec.from_dict(data["spec"]),
                 "state": State(data["state"]),
                 "notes": tuple(data.get("notes", ())),
+                "asked": tuple(data.get("asked", ())),
             }
         )
 

@@ -14,9 +14,10 @@ from typing import Any
 from hyper_kernel.agent.agent import RefusedError
 from hyper_kernel.errors import ConflictError, GuestError, RequestError
 from hyper_kernel.host.timing import step
-from hyper_kernel.host.usage import read_usage
+from hyper_kernel.host.usage import read_own_cpu_s, read_usage
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
+from hyper_kernel.sandbox.death import Death
 from hyper_kernel.sandbox.plan import Plan, plan_machine
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.source import Guest, Source
@@ -97,7 +98,12 @@ class Shim:
                 ending = await self._live()
                 await self._program.finish(ending.code)
                 await self._change(
-                    state=State.EXITED, exit_code=ending.code, reason=ending.reason, finished_s=time.time(), qemu_pid=0
+                    state=State.EXITED,
+                    exit_code=ending.code,
+                    reason=ending.reason,
+                    finished_s=time.time(),
+                    qemu_pid=0,
+                    cpu_s=read_own_cpu_s(),
                 )
             finally:
                 # While we still serve: once we do not, the sandbox may be started again and have new sockets there.
@@ -284,8 +290,10 @@ class Shim:
             self._end(f"killed: it did not end within {timeout_s:g} s of SIGTERM", _KILLED, orderly=True)
         self._end("", 0, orderly=True)
 
-    async def _call_kill(self) -> None:
-        self._end("killed", _KILLED)
+    async def _call_kill(self, death: str = Death.KILLED, reason: str = "killed") -> None:
+        if not self._ending.done():
+            self._record = self._record.changed(death=death)
+        self._end(reason, _KILLED)
 
     async def _call_stats(self) -> dict[str, Any]:
         guest = self._ready()

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hyper_kernel import wire
+from hyper_kernel.host.usage import read_own_cpu_s
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import find_paths
 from hyper_kernel.sandbox.record import Record, State
@@ -138,7 +139,9 @@ class FakeShim:
             self.process.signal(signal.SIGKILL)
         self.exit = {"code": code, "signal": None}
         await self._deliver(Type.EXIT, self.exit)
-        await self._change(state=State.EXITED, exit_code=code, reason=reason, finished_s=time.time())
+        await self._change(
+            state=State.EXITED, exit_code=code, reason=reason, finished_s=time.time(), cpu_s=read_own_cpu_s()
+        )
         shutil.rmtree(self.run_folder, ignore_errors=True)
         accepting.cancel()
 
@@ -226,7 +229,8 @@ class FakeShim:
         if op == "kill":
             if self.process:
                 self.process.signal(signal.SIGKILL)
-            self._end("killed", 137)
+            self.record = self.record.changed(death=args.get("death", "killed"))
+            self._end(args.get("reason", "killed"), 137)
         elif op == "stop":
             await self._stop(args["timeout_s"])
         elif op == "signal":

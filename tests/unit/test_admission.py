@@ -11,7 +11,7 @@ import pytest
 from hyper_kernel.daemon.admission import Admission, Facts, count_turns, decide_admission, plan_reserve
 from hyper_kernel.errors import BusyError
 from hyper_kernel.host.memory import Memory, read_memory
-from hyper_kernel.limits import FIRST_BYTES, MAX_LIVE
+from hyper_kernel.limits import FIRST_BYTES
 from hyper_kernel.sandbox.record import State
 from tests.fakes.fixtures import kernel, shell, wait_until
 
@@ -22,25 +22,24 @@ def memory(available, total=24 * GIB, name="this host"):
     return Memory(name=name, total_bytes=total, available_bytes=int(available))
 
 
-def decide(*memories, live=0, starting=0):
-    return decide_admission(Facts(memories=memories, live=live, starting=starting))
+def decide(*memories, starting=0):
+    return decide_admission(Facts(memories=memories, starting=starting))
 
 
 def test_a_hundred_guests_of_half_a_gibibyte_fit_24_gibibytes():
     free = 22 * GIB
-    for live in range(100):
-        assert decide(memory(free), live=live, starting=3) is None
+    for _ in range(100):
+        assert decide(memory(free), starting=3) is None
         free -= FIRST_BYTES
 
 
 def test_a_refusal_names_the_limit_what_is_there_and_what_to_do():
-    refusal = decide(memory(1.2 * GIB), live=7, starting=2)
+    refusal = decide(memory(1.2 * GIB), starting=2)
     assert str(refusal) == (
         "no memory for another sandbox: 1228 MiB of this host's 24576 MiB available, less 288 MiB for it and 2 that "
         "start, is below the limit of 1228 MiB that stays free"
     )
     assert "hyper stop" in refusal.hint
-    assert str(decide(memory(22 * GIB), live=MAX_LIVE)) == f"{MAX_LIVE} sandboxes live, and the limit is {MAX_LIVE}"
 
 
 def test_starts_under_way_count_though_their_memory_is_not_taken_yet():
@@ -166,10 +165,10 @@ async def test_the_starts_under_way_are_in_the_facts():
     admission = Admission(lambda: (memory(room),), turns=3)
     await admission.wait_turn()
     await admission.wait_turn()
-    admission.check(live=2)
+    admission.check()
     await admission.wait_turn()
     with pytest.raises(BusyError, match="and 2 that start"):
-        admission.check(live=2)
+        admission.check()
 
 
 def test_hyperd_may_open_a_descriptor_for_every_sandbox():

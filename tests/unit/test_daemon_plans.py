@@ -25,7 +25,7 @@ from hyper_kernel.errors import RequestError
 from hyper_kernel.oci.layout import ImageConfig
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.words import duration_text, printable, size_text, status_text
-from hyper_kernel.spec import KernelSpec, SandboxSpec
+from hyper_kernel.spec import KernelSpec, Limits, SandboxSpec
 from hyper_kernel.wire import Type
 
 IMAGE = ImageConfig(entrypoint=("tini", "--"), cmd=("python3",), labels={})
@@ -61,7 +61,7 @@ def test_a_plain_request_of_dockers_becomes_a_spec():
     spec = plan()
     assert spec.image == "hyper/python"
     assert spec.process.argv == ("tini", "--", "python3")
-    assert (spec.memory_mib, spec.cpus, spec.auto_remove) == (512, 1, False)
+    assert (spec.memory_mib, spec.cpus, spec.auto_remove, spec.limits) == (0, 0, False, Limits())
 
 
 def test_what_is_asked_for_is_in_the_spec():
@@ -119,7 +119,8 @@ def test_entrypoint_and_command_join_by_dockers_rules(entrypoint, cmd, argv):
         {"SecurityOpt": ["seccomp=unconfined"]},
         {"RestartPolicy": {"Name": "always"}},
         {"Runtime": "runc"},
-        {"PidsLimit": 100},
+        {"StorageOpt": {"dm.basesize": "1g"}},
+        {"Annotations": {"hyper.cell_s": "1"}},
         {"ReadonlyRootfs": True},
     ],
 )
@@ -132,11 +133,44 @@ def test_what_a_sandbox_does_not_have_is_refused_and_not_ignored(host):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"Cmd": [1]}, {"Env": ["=x"]}, {"Labels": ["x"]}, {"WorkingDir": 1}, {"HostConfig": {"Memory": -5}}],
+    [
+        {"Cmd": [1]},
+        {"Env": ["=x"]},
+        {"Labels": ["x"]},
+        {"WorkingDir": 1},
+        {"HostConfig": {"Memory": -5}},
+        {"HostConfig": {"PidsLimit": -2}},
+        {"HostConfig": {"PidsLimit": True}},
+        {"HostConfig": {"NanoCpus": 1, "CpuQuota": 1}},
+        {"HostConfig": {"StorageOpt": {"size": "big"}}},
+        {"HostConfig": {"StorageOpt": ["size"]}},
+        {"HostConfig": {"Annotations": {"hyper.wall_s": "soon"}}},
+        {"HostConfig": {"Annotations": {"hyper.wall_s": "nan"}}},
+        {"HostConfig": {"Annotations": ["x"]}},
+    ],
 )
 def test_a_field_of_a_wrong_shape_is_refused(fields):
     with pytest.raises(RequestError):
         plan_sandbox({**PLAIN, **fields}, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("host", "cpus", "limits"),
+    [
+        ({"PidsLimit": 100}, 0, Limits(processes=100)),
+        ({"PidsLimit": -1, "CpuQuota": -1, "Annotations": {"org.else": "1"}}, 0, Limits()),
+        ({"NanoCpus": 500_000_000}, 1, Limits(cpu_percent=50)),
+        ({"NanoCpus": 2_000_000_000}, 2, Limits()),
+        ({"NanoCpus": 1_500_000_000, "CpuCount": 4}, 4, Limits(cpu_percent=150)),
+        ({"CpuQuota": 25_000}, 1, Limits(cpu_percent=25)),
+        ({"CpuQuota": 300_000, "CpuPeriod": 200_000}, 2, Limits(cpu_percent=150)),
+        ({"StorageOpt": {"size": "1g"}}, 0, Limits(scratch_mib=1024)),
+        ({"Annotations": {"hyper.wall_s": "90.5"}}, 0, Limits(wall_s=90.5)),
+    ],
+)
+def test_limits_in_dockers_words(host, cpus, limits):
+    spec = plan(host)
+    assert (spec.cpus, spec.limits) == (cpus, limits)
 
 
 def test_memory_below_the_least_is_refused_with_the_limit():

@@ -16,7 +16,7 @@ from hyper_kernel.rootfs.kernel import Modules, unpack_kernel
 
 @pytest.fixture
 def paths(tmp_path):
-    return Paths(data=tmp_path / "data", state=tmp_path / "state", run=tmp_path / "run")
+    return Paths(data=tmp_path / "data", state=tmp_path / "state", run=tmp_path / "run", config=tmp_path)
 
 
 def read_cpio(archive: bytes) -> dict[str, tuple[int, bytes]]:

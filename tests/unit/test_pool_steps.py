@@ -155,7 +155,7 @@ class Scene:
     def __init__(self, folder):
         self.nursery, self.shapes = FakeNursery(), FakeShapes()
         self.now_s, self.memory = 1000.0, PLENTY
-        self.paths = Paths(data=folder / "data", state=folder, run=folder / "run")
+        self.paths = Paths(data=folder / "data", state=folder, run=folder / "run", config=folder)
         self.pool = self.new_pool()
 
     def new_pool(self):
@@ -163,7 +163,7 @@ class Scene:
 
     async def get(self, image):
         """Start a sandbox; the pid of its shim."""
-        spec = SandboxSpec(image=image)
+        spec = SandboxSpec(image=image, memory_mib=512, cpus=1)
         record = Record(id=f"id-{image}", name=image, spec=spec, image_id=image, created_s=0.0)
         with socket.socket(socket.AF_UNIX) as listener:
             return await self.pool.get(record, listener)
