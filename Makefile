@@ -24,6 +24,9 @@ fix: .venv/installed ## format, and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+fuzz: .venv/installed ## let every fuzzer have a million inputs; takes an hour
+	@$(BIN)/python -m tests.security.fuzz
+
 outside: setup ## suites and clients that others wrote, against our kernels
 	@$(BIN)/pytest tests/outside
 
@@ -53,4 +56,4 @@ clean: ## remove the environment and what was built in this folder
 packages:
 	@sh hyper_kernel/host/install_packages.sh
 
-.PHONY: help demo lab setup test check fix outside bench test-kvm bench-kvm freeze clean packages
+.PHONY: help demo lab setup test check fix fuzz outside bench test-kvm bench-kvm freeze clean packages

@@ -65,6 +65,8 @@ class Frames:
                 yield frame
             try:
                 data = await self._recv(_READ)
+                # SECURITY: nothing above waits while it need not: a flood must not keep all others from their turn.
+                await asyncio.sleep(0)
             except OSError:
                 return
             if not data:
@@ -118,6 +120,13 @@ class Frames:
     def _close_unused(self) -> None:
         if self._closed and not self._users:
             self._sock.close()
+
+
+def words_of(message: dict[str, Any]) -> str:
+    """The ``error`` of a peer's message, for people."""
+    # SECURITY: what is no text is not made text: one that is deeply nested cannot be.
+    error = message.get("error")
+    return error[:2000] if isinstance(error, str) else "it gave no reason"
 
 
 class Link:
@@ -186,13 +195,15 @@ class Link:
         if kind is Type.EVENT:
             self._on_event(message)
         elif kind is Type.REPLY:
-            answer = self._waiting.get(message.get("id", 0))
+            number = message.get("id")
+            # SECURITY: the peer says it; a list, as a key of a dictionary, would end this reader with a TypeError.
+            answer = self._waiting.get(number) if isinstance(number, int) else None
             if answer is None or answer.done():
                 return  # it came after its deadline
             result = message.get("result")
             if isinstance(result, dict):
                 answer.set_result(result)
             else:
-                answer.set_exception(GuestError(f"{self._peer}: {str(message.get('error'))[:2000]}"))
+                answer.set_exception(GuestError(f"{self._peer}: {words_of(message)}"))
         else:
             raise wire.WireError(f"{kind.name} is not for a control connection")

@@ -7,7 +7,7 @@ from typing import IO
 
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
-from hyper_kernel.errors import GuestError, HostError
+from hyper_kernel.errors import GuestError, HostError, LostError
 from hyper_kernel.limits import MAX_COPY_BYTES
 from hyper_kernel.link import Frames
 from hyper_kernel.sandbox.kernel import WORK
@@ -49,8 +49,8 @@ class Work:
         :raise HostError: the disk refuses; nothing is kept then, too.
         """
         count = (await self._agent.request("changes", path=WORK)).get("count")
-        # SECURITY: the guest says it; what is no number must not get any further.
-        if not isinstance(count, int):
+        # SECURITY: the guest says it; what is no count must not get any further.
+        if not isinstance(count, int) or count < 0:
             raise GuestError("the guest does not say how much its kernel wrote")
         if count == 0:
             return 0
@@ -81,6 +81,10 @@ class Work:
                 await stream.send(Type.STDIN, data)
             await stream.send(Type.STDIN_EOF)
             await expect_success(stream, what)
+        except ConnectionError as exc:
+            raise LostError(f"{what} failed: the guest ended the connection") from exc
+        except wire.WireError as exc:
+            raise GuestError(f"{what} failed: the guest broke the contract: {exc}") from exc
         finally:
             stream.close()
 
@@ -108,6 +112,7 @@ async def expect_success(stream: Frames, what: str) -> None:
     """Read a put stream to its exit.
 
     :raise GuestError: it failed, with the guest's reason.
+    :raise WireError: the guest broke the contract.
     """
     words = b""
     async for kind, payload in stream:

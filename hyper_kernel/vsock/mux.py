@@ -142,7 +142,6 @@ class Mux:
                 pass
             stream.follow()
             self._tidy(stream)
-        self._ready.clear()
         self._refusals.clear()
 
     def close(self) -> None:
@@ -226,16 +225,24 @@ class Mux:
             stream.is_queued = True
             self._ready.append(stream)
 
+    def _unqueue(self, stream: Stream) -> None:
+        # SECURITY: a guest that ends streams and takes no packets must not make the queue grow.
+        if stream.is_queued:
+            stream.is_queued = False
+            self._ready.remove(stream)
+
     def _tidy(self, stream: Stream) -> None:
         """Take a stream that is over out of the table, and out of memory once the program has read it out."""
         connection = stream.connection
         if connection.state is not State.CLOSED:
             return
         key = (connection.peer.port, connection.local.port)
-        if not connection.has_control and self._streams.get(key) is stream:
-            del self._streams[key]
-            stream.follow()
-            self._draining.add(stream)
+        if not connection.has_control:
+            self._unqueue(stream)
+            if self._streams.get(key) is stream:
+                del self._streams[key]
+                stream.follow()
+                self._draining.add(stream)
         if stream.is_closed:
             self._draining.discard(stream)
 

@@ -32,6 +32,7 @@ _VERSION, _VERSION_MASK, _REPLY, _NEED_REPLY = 1, 3, 4, 8
 _NO_FD = 1 << 8
 _MAX_PAYLOAD = 4096
 _MAX_FDS = 8
+_MAX_ADDRESS = 1 << 64
 
 _F_VERSION_1 = 1 << 32
 _F_PROTOCOL_FEATURES = 1 << 30
@@ -103,11 +104,23 @@ class Channel:
                     self._fds += array.array("i", raw[: len(raw) // 4 * 4])
             if not data:
                 raise EOFError
+            # SECURITY: each piece of a message may bring some, until none are left for the rest of the shim.
+            if len(self._fds) > _MAX_FDS:
+                raise VhostUserError(f"QEMU sent over {_MAX_FDS} file descriptors with a vhost-user message")
             self._buffer += data
 
     def reply(self, request: int, payload: bytes) -> None:
-        """Answer a request; small enough for any socket buffer."""
-        self.sock.send(_HEADER.pack(request, _VERSION | _REPLY, len(payload)) + payload)
+        """Answer a request; small enough for any socket buffer, if the last answers were read.
+
+        :raise EOFError: QEMU closed the socket.
+        :raise VhostUserError: it does not read.
+        """
+        try:
+            self.sock.send(_HEADER.pack(request, _VERSION | _REPLY, len(payload)) + payload)
+        except ConnectionError as exc:
+            raise EOFError from exc
+        except BlockingIOError as exc:
+            raise VhostUserError("QEMU does not read the answers to its vhost-user requests") from exc
 
     def close(self) -> None:
         """Close the socket and whatever file descriptors are left."""
@@ -163,13 +176,19 @@ class Ring:
             os.write(self.call, b"\1\0\0\0\0\0\0\0")
 
     def replace(self, name: str, fds: list[int]) -> None:
-        """Take over a kick or call file descriptor; -1 where there is none."""
+        """Take over a kick or call file descriptor; -1 where there is none.
+
+        :raise VhostUserError: it is no event counter.
+        """
+        # SECURITY: others may be readable for ever without a byte to read, or fail in ways that events do not.
+        if fds and os.readlink(f"/proc/self/fd/{fds[0]}") != "anon_inode:[eventfd]":
+            raise VhostUserError(f"QEMU sent a {name} file descriptor that is no event counter")
         old = getattr(self, name)
         if old >= 0:
             os.close(old)
         setattr(self, name, fds.pop(0) if fds else -1)
         if getattr(self, name) >= 0:
-            # SECURITY: whatever it is, it must not be able to block the shim.
+            # SECURITY: it must not be able to block the shim.
             os.set_blocking(getattr(self, name), False)
 
     def close(self) -> None:
@@ -288,6 +307,9 @@ class Backend:
         if count > _MAX_FDS:
             raise VhostUserError(f"QEMU sent a memory map of {count} regions")
         rows = [_REGION.unpack_from(payload, _STATE.size + number * _REGION.size) for number in range(count)]
+        # SECURITY: addresses are packed into 64 bits when memory is read; none may lie beyond.
+        if any(max(guest, user) + size > _MAX_ADDRESS for guest, size, user, _ in rows):
+            raise VhostUserError("QEMU sent a memory map that reaches beyond the address space")
         self._memory.set_regions([Region(guest, size, user) for guest, size, user, _ in rows])
 
     def _set_state(self, request: int, index: int, number: int) -> None:
