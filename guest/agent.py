@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from guest import machine
+from guest.cage import Cage
 from guest.changes import find_changes
-from guest.children import Children, LaunchError, ask_inside, describe_end
+from guest.children import Children, LaunchError, ask_inside
 from guest.frames import Frames
 from guest.identity import ImageConfig, read_image_config
 from guest.kernels import KernelRunner
@@ -30,12 +31,14 @@ class Agent:
 
     :param root: the image's root; empty means the agent's own.
     :param take_identity: applies the arguments of ``resync``.
+    :param cage: where all that runs for the user lives.
     """
 
-    def __init__(self, root: str, take_identity: Callable[[dict[str, Any], str], None]) -> None:
+    def __init__(self, root: str, take_identity: Callable[[dict[str, Any], str], None], cage: Cage) -> None:
         self._root = root
         self._take_identity = take_identity
-        self._children = Children()
+        self._cage = cage
+        self._children = Children(cage)
         self._kernels = KernelRunner(self._children, root, self._kernel_ended)
         self._lock = threading.Lock()
         self._control: Frames | None = None
@@ -49,6 +52,7 @@ class Agent:
             "kernel.signal": self._signal_kernel,
             "changes": self._count_changes,
             "stats": self._read_stats,
+            "ping": lambda _args: {},
         }
 
     def start(self) -> None:
@@ -129,6 +133,7 @@ class Agent:
 
     def _resync(self, args: dict[str, Any]) -> dict[str, Any]:
         self._take_identity(args, self._root)
+        self._cage.limit(int(args["processes"]))
         self._image = read_image_config(args)
         return {}
 
@@ -214,7 +219,7 @@ class Agent:
         done.wait()
         if kind == "put" and args.get("base"):
             self._base_ns[path] = time.time_ns()
-        frames.send(Type.EXIT, describe_end(child))
+        frames.send(Type.EXIT, self._children.describe_end(child))
         frames.finish()
 
     def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from guest import kernel_calls
+from guest.cage import Cage
 from guest.users import find_user
 
 _NOT_FOUND = 127
@@ -60,9 +61,13 @@ class Child:
 
 
 class Children:
-    """Starts children and reaps every process that ends, orphans included (process 1 inherits them)."""
+    """Starts children and reaps every process that ends, orphans included (process 1 inherits them).
 
-    def __init__(self) -> None:
+    :param cage: where all of them live.
+    """
+
+    def __init__(self, cage: Cage) -> None:
+        self._cage = cage
         self._lock = threading.Lock()
         self._running: dict[int, Child] = {}
         self._born = threading.Event()
@@ -77,7 +82,7 @@ class Children:
         with self._lock:  # so that the reaper cannot meet a pid that is not in the table yet
             pid = os.fork()
             if pid == 0:
-                _become(launch, writer)
+                _become(launch, self._cage, writer)
             child = self._running[pid] = Child(pid, on_exit)
         self._born.set()
         os.close(writer)
@@ -106,10 +111,20 @@ class Children:
         with self._lock:
             pid = os.fork()
             if pid == 0:
-                _work(work)
+                _work(work, self._cage)
             child = self._running[pid] = Child(pid, on_exit)
         self._born.set()
         return child
+
+    def describe_end(self, child: Child) -> dict[str, Any]:
+        """How a child ended, as EXIT and ``kernel.exit`` say it; where it failed, with what may have been the cause."""
+        status = child.status
+        assert status is not None, "only an ended child has a status"
+        if os.WIFSIGNALED(status):
+            end = {"code": None, "signal": os.WTERMSIG(status)}
+        else:
+            end = {"code": os.WEXITSTATUS(status), "signal": None}
+        return {**end, **self._cage.read_strain()} if status else end
 
     def reap_forever(self) -> NoReturn:
         """Wait for processes to end and tell who started them; runs on a thread of its own."""
@@ -126,15 +141,6 @@ class Children:
                     child.status = status
             if child is not None:
                 child.on_exit(child)
-
-
-def describe_end(child: Child) -> dict[str, int | None]:
-    """How a child ended, as EXIT and ``kernel.exit`` say it."""
-    status = child.status
-    assert status is not None, "only an ended child has a status"
-    if os.WIFSIGNALED(status):
-        return {"code": None, "signal": os.WTERMSIG(status)}
-    return {"code": os.WEXITSTATUS(status), "signal": None}
 
 
 def _ignore(_child: Child) -> None:
@@ -173,9 +179,10 @@ def ask_inside(root: str, question: Callable[[], Any]) -> Any:
     return answer[0]
 
 
-def _work(work: Callable[[], None]) -> NoReturn:
+def _work(work: Callable[[], None], cage: Cage) -> NoReturn:
     """In the forked process: do the work and end; never return into the agent's code."""
     try:
+        cage.enter()
         work()
     except BaseException:  # noqa: BLE001 - as said
         sys.excepthook(*sys.exc_info())  # to standard error: the console
@@ -183,9 +190,10 @@ def _work(work: Callable[[], None]) -> NoReturn:
     os._exit(0)
 
 
-def _become(launch: Launch, failure: int) -> NoReturn:
+def _become(launch: Launch, cage: Cage, failure: int) -> NoReturn:
     """In the forked process: turn into the program, or say why not and end."""
     try:
+        cage.enter()
         _prepare(launch)
         os.execvpe(launch.argv[0], launch.argv, launch.env)
     except FileNotFoundError:

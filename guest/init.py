@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from guest import machine
 from guest.agent import Agent
+from guest.cage import make_cage
 from guest.identity import take_identity
 from hyper_kernel import wire
 
@@ -28,7 +29,7 @@ def main() -> NoReturn:
         machine.start_loopback()
         machine.load_modules()
         machine.mount_image()
-        agent = Agent(machine.IMAGE, take_identity)
+        agent = Agent(machine.IMAGE, take_identity, make_cage(machine.read_memory()["MemAvailable"]))
         agent.start()
         listener = _listen()
         machine.say(f"started after {started_s:.2f} s, listening after {time.monotonic():.2f} s")

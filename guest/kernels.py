@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guest import machine
-from guest.children import Child, Children, Launch, ask_inside, describe_end
+from guest.children import Child, Children, Launch, ask_inside
 from guest.users import find_user
 from hyper_kernel.wire import KERNEL_PORTS
 
@@ -81,9 +81,10 @@ class KernelRunner:
         return child
 
     def _ended(self, child: Child) -> None:
+        end = self._children.describe_end(child)  # before the rest goes, which may be what filled the machine
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # what it left behind in its group would hold its ports
-        self._on_exit(describe_end(child))
+        self._on_exit(end)
 
 
 def _prepare(args: dict[str, Any], user: str) -> dict[str, Any]:

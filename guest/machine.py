@@ -24,6 +24,8 @@ _SYSTEM_MOUNTS = (
     ("proc", "/proc", "proc", "nosuid,nodev,noexec"),
     ("sys", "/sys", "sysfs", "nosuid,nodev,noexec"),
     ("devpts", "/dev/pts", "devpts", "nosuid,noexec,gid=5,mode=620,ptmxmode=666"),
+    # favordynmods: who moves a process need not wait for all processors (Documentation/admin-guide/cgroup-v2.rst).
+    ("cgroup", "/sys/fs/cgroup", "cgroup2", "nosuid,nodev,noexec,favordynmods"),
     ("shm", "/dev/shm", "tmpfs", "nosuid,nodev,mode=1777"),
     ("scratch", "/scratch", "tmpfs", "mode=755"),
     ("/dev/vdb", "/lower", "erofs", "ro"),
@@ -121,13 +123,19 @@ def set_clock(time_ns: int) -> None:
     time.clock_settime_ns(time.CLOCK_REALTIME, time_ns)
 
 
-def read_figures() -> dict[str, Any]:
-    """Memory, scratch space, processes, uptime: the reply to ``stats``."""
+def read_memory() -> dict[str, int]:
+    """What /proc/meminfo says, in bytes."""
     memory = {}
     with open("/proc/meminfo", encoding="ascii") as lines:
         for line in lines:
             name, _, value = line.partition(":")
             memory[name] = int(value.split()[0]) * 1024
+    return memory
+
+
+def read_figures() -> dict[str, Any]:
+    """Memory, scratch space, processes, uptime: the reply to ``stats``."""
+    memory = read_memory()
     scratch = os.statvfs("/scratch")
     with open("/proc/uptime", encoding="ascii") as uptime:
         uptime_s = float(uptime.read().split()[0])

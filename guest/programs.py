@@ -10,7 +10,7 @@ import termios
 import threading
 from typing import Any
 
-from guest.children import Child, Children, Launch, describe_end
+from guest.children import Child, Children, Launch
 from guest.frames import Frames
 from hyper_kernel import wire
 from hyper_kernel.wire import Type
@@ -120,7 +120,7 @@ class Program:
             left = _MAX_LEFT
             while left > 0 and (sent := self._forward(fd)) > 0:
                 left -= sent
-        self._send(Type.EXIT, describe_end(child))
+        self._send(Type.EXIT, self._children.describe_end(child))
         self._frames.end()
 
     def _forward(self, fd: int) -> int:

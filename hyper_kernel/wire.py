@@ -18,8 +18,10 @@ REQUEST is ``{"id": int, "op": str, "args": {...}}``; REPLY is ``{"id": int, "re
 
 Operations (guest)::
 
-    resync        {time_ns, entropy (hex, >= 32 bytes), hostname, scratch_mib, image: {env: [str], user: str, cwd: str}}
-                  -> {}      always first: nothing else is served before it
+    resync        {time_ns, entropy (hex, >= 32 bytes), hostname, scratch_mib, processes,
+                   image: {env: [str], user: str, cwd: str}}
+                  -> {}      always first: nothing else is served before it. ``scratch_mib`` and ``processes`` bound
+                             what the user's programs write and start (0: half of the memory, any number)
     kernel.start  {name: str|null, arguments: [str] (after the kernelspec's), key: str, env: {str: str}, cwd: str,
                    client: {connection info sent as is}}
                   -> {pid, ports: {shell, iopub, stdin, control, hb}, spec: {kernel.json of the image}}
@@ -27,9 +29,14 @@ Operations (guest)::
     changes       {path: str} -> {count: int}  entries below path that changed after the last put there that was its
                   base (all of them where there was none); at most MAX_CHANGES are counted
     stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}
+    ping          {} -> {}                     says that the agent lives
     poweroff      {} -> {}                     syncs and powers the machine off
 
-Events (guest): ``kernel.exit`` {code: int|null, signal: int|null}.
+Events (guest): ``kernel.exit`` END.
+
+END, of the kernel as of programs, is ``{code: int|null, signal: int|null}``. Where that tells of no success, what may
+be the cause follows: ``oom_kills`` and ``forks_refused`` (how often the guest's kernel killed for want of memory, and
+refused a process, since it booted), ``processes`` (the user's, now), ``scratch_free`` (bytes).
 
 Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"error": str, "code": int}``::
 
@@ -38,7 +45,7 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
 
     exec     {argv: [str], env: {str: str}, cwd: str, user: str, tty: bool, rows: int, cols: int} -> OPENED {pid}
              then STDIN / STDIN_EOF / RESIZE {rows, cols} / SIGNAL {signal} to the guest,
-             STDOUT / STDERR / EXIT {code: int|null, signal: int|null} to the host; EXIT is the last frame
+             STDOUT / STDERR / EXIT END to the host; EXIT is the last frame
     put      {path: str, base: bool}: STDIN carries a tar archive that is unpacked below path, STDIN_EOF ends it;
              then EXIT. ``base`` makes what is there then unchanged
     get      {path: str, changes: bool}: STDOUT carries a tar archive of path (a folder or one file), or of what
@@ -54,7 +61,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from hyper_kernel import wire
 from hyper_kernel.errors import GuestError, LostError
-from hyper_kernel.link import Frames, Link, words_of
+from hyper_kernel.link import Frames, Link
 from hyper_kernel.vsock.end import VsockEnd, dial_until_up
 from hyper_kernel.wire import Type
 
@@ -57,9 +57,10 @@ class Agent:
             raise GuestError(f"the guest's hello is wrong: {exc}", hint="run: hyper setup") from exc
         return cls(end, Link(frames, on_event=on_event, peer="the guest"), hello)
 
-    async def resync(self, *, hostname: str, scratch_mib: int, image: dict[str, Any]) -> None:
-        """Give the guest its own identity: clock, entropy, names. Nothing is served before it.
+    async def resync(self, *, hostname: str, scratch_mib: int, image: dict[str, Any], processes: int = 0) -> None:
+        """Give the guest its own identity (clock, entropy, names) and its bounds. Nothing is served before it.
 
+        :param processes: how many may run in it for its user; 0: any number.
         :raise GuestError: the guest refuses.
         """
         await self._link.request(
@@ -68,6 +69,7 @@ class Agent:
             entropy=os.urandom(_ENTROPY_BYTES).hex(),
             hostname=hostname,
             scratch_mib=scratch_mib,
+            processes=processes,
             image=image,
         )
 
@@ -122,7 +124,7 @@ class Agent:
         message = wire.parse(answer, payload)
         if answer is Type.REFUSED:
             code = message.get("code")
-            raise RefusedError(words_of(message), code=code if isinstance(code, int) else 1)
+            raise RefusedError(str(message.get("error"))[:2000], code=code if isinstance(code, int) else 1)
         if answer is not Type.OPENED:
             raise wire.WireError(f"{answer.name} answers OPEN")
 

@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 _AGENT = """
 import signal, socket, sys, threading
 from guest.agent import Agent
+from guest.cage import Cage
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as for process 1, however the tests were started
 listener = socket.socket(fileno=int(sys.argv[1]))
 listener.set_inheritable(False)
-agent = Agent("", lambda args, root: None)
+agent = Agent("", lambda args, root: None, Cage(sys.argv[2], "/"))
 agent.start()
 agent.listen(listener)
 """
@@ -66,6 +67,11 @@ class Stream:
             collected[kind] += payload
         raise AssertionError("the stream ended without EXIT")
 
+    def receive_end(self) -> tuple[int | None, int | None]:
+        """To the end: code and signal."""
+        end = self.receive_all()[0]
+        return end["code"], end["signal"]
+
     def close(self) -> None:
         self.sock.close()
 
@@ -99,7 +105,7 @@ class AgentPeer:
     def ready(self) -> Stream:
         """A control stream after resync."""
         control = self.meet()
-        assert request(control, "resync", image=IMAGE) == {"id": 1, "result": {}}
+        assert request(control, "resync", image=IMAGE, processes=100) == {"id": 1, "result": {}}
         return control
 
     def exec(self, *argv: str, **args) -> Stream:
@@ -122,15 +128,28 @@ def request(control: Stream, op: str, **args) -> dict:
     return reply
 
 
+def make_cage(folder: Path) -> Path:
+    """What looks like a cgroup, and holds nothing."""
+    cage = folder / "cage"
+    cage.mkdir()
+    files = {"cgroup.procs": "", "memory.events": "low 0\noom 2\noom_kill 1\n", "pids.events": "max 3\n"}
+    for name, text in (files | {"pids.current": "7\n"}).items():
+        (cage / name).write_text(text)
+    return cage
+
+
 @contextmanager
 def start_agent(folder: Path) -> Iterator[AgentPeer]:
     """An agent on a Unix socket; afterwards it must still live, with no child left, and is ended."""
     path = str(folder / "agent.sock")
+    cage = make_cage(folder)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
         fd = listener.fileno()
-        process = subprocess.Popen([sys.executable, "-c", _AGENT, str(fd)], pass_fds=[fd], cwd=ROOT, process_group=0)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _AGENT, str(fd), str(cage)], pass_fds=[fd], cwd=ROOT, process_group=0
+        )
     peer = AgentPeer(path, process.pid)
     try:
         yield peer

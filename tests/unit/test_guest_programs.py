@@ -29,7 +29,8 @@ def wait_until(condition, what: str) -> None:
 
 def test_output_and_code(agent):
     stream = agent.exec("sh", "-c", "echo out; echo err >&2; exit 3")
-    assert stream.receive_all() == ({"code": 3, "signal": None}, b"out\n", b"err\n")
+    end, out, err = stream.receive_all()
+    assert (end["code"], end["signal"], out, err) == (3, None, b"out\n", b"err\n")
 
 
 def test_input_comes_back_whole(agent):
@@ -50,7 +51,7 @@ def test_signal_reaches_the_whole_group_past_unread_input(agent):
     stream = agent.exec("sh", "-c", "sleep 60 & wait")
     stream.send_stdin(bytes(600_000))
     stream.send(Type.SIGNAL, {"signal": signal.SIGTERM})
-    assert stream.receive_all()[0] == {"code": None, "signal": signal.SIGTERM}
+    assert stream.receive_end() == (None, signal.SIGTERM)
 
 
 def test_environment_is_the_images_under_the_requests(agent):
@@ -137,7 +138,7 @@ def test_terminal(agent):
 def test_terminal_passes_interrupts_and_end_of_input(agent):
     stream = agent.exec("sleep", "60", tty=True)
     stream.send(Type.STDIN, b"\x03")
-    assert stream.receive_all()[0] == {"code": None, "signal": signal.SIGINT}
+    assert stream.receive_end() == (None, signal.SIGINT)
     stream = agent.exec("cat", tty=True)
     stream.send(Type.STDIN_EOF)
     assert stream.receive_all()[0] == DONE
