@@ -6,10 +6,10 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
-from hyper_kernel.channels.message import DELIMITER, is_signed, read_head
+from hyper_kernel.channels.message import is_signed, read_head
+from hyper_kernel.channels.packet import new_header, pack, write_json
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.zmtp import (
     GREETING,
@@ -17,7 +17,6 @@ from hyper_kernel.channels.zmtp import (
     Flow,
     Steps,
     ZmtpError,
-    frame,
     next_message,
     read_opening,
     ready,
@@ -31,8 +30,6 @@ MAX_REPLY = 1 << 20
 HANDSHAKE_S = 10.0
 REPLY_S = 30.0
 _CHUNK = 64 * 1024
-#: The version of Jupyter's messages: nothing newer is used here.
-_PROTOCOL = "5.3"
 
 
 class KernelClient:
@@ -79,17 +76,8 @@ class KernelClient:
                     return reply
 
     async def _send(self, identifier: str, kind: str, content: dict[str, Any]) -> None:
-        header = {
-            "msg_id": identifier,
-            "msg_type": kind,
-            "session": self._session,
-            "username": "hyper",
-            "date": datetime.now(UTC).isoformat(),
-            "version": _PROTOCOL,
-        }
-        parts = [json.dumps(part, allow_nan=False).encode() for part in (header, {}, {}, content)]
-        head = [DELIMITER, self._signer.sign(parts), *parts[:-1]]
-        data = b"".join(frame(part, more=True) for part in head) + frame(parts[-1])
+        header = new_header(kind) | {"msg_id": identifier, "session": self._session}
+        data = pack([write_json(part) for part in (header, {}, {}, content)], self._signer)
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
     async def _receive(self) -> tuple[dict[str, Any], dict[str, Any]]:

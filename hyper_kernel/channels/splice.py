@@ -1,12 +1,11 @@
 """Splices: each client connection is carried to the kernel's port in the guest, read and signed anew on its way.
 
 One guest stream per client connection keeps ZeroMQ's identities, subscriptions and welcome messages as they are: a
-proxy at ZeroMQ's level would break them. Nothing is said here that a peer has not said: what passes is a peer's own
-bytes, but for the signatures.
+proxy at ZeroMQ's level would break them. What passes is what a peer said, as far as the firewall lets it; the shim adds
+a message of its own only where a limit, or the kernel's end, has to be told.
 """
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
@@ -15,20 +14,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyper_kernel.channels.message import Resigner, pass_small, pass_subscription
+from hyper_kernel.channels.cells import Cells
+from hyper_kernel.channels.connection import Connection, Traffic
+from hyper_kernel.channels.firewall import Firewall
+from hyper_kernel.channels.message import MAX_HEAD, Resigner, pass_small, pass_subscription
+from hyper_kernel.channels.meter import Meter
+from hyper_kernel.channels.packet import compose
 from hyper_kernel.channels.signing import Signer
-from hyper_kernel.channels.zmtp import MAX_MESSAGE, SUBSCRIBER, Codec, ZmtpError
+from hyper_kernel.channels.zmtp import SUBSCRIBER, Codec, ZmtpError
 from hyper_kernel.errors import HostError, HyperError
+from hyper_kernel.policy.output import OutputPolicy
+from hyper_kernel.spec import Limits
 
 log = logging.getLogger(__name__)
 
 #: The channels in the order of their ``ipc`` numbers.
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
-_CHUNK = 128 * 1024
 #: Connections a kernel's channels carry at a time; each client needs a handful.
 MAX_CONNECTIONS = 200
-#: What they may hold or be sending at a time, all together: no two of them the longest message.
-MAX_BACKLOG = 2 * MAX_MESSAGE
+
+NO_LIMITS = Limits()
+_FORGED = "dropped messages to %s that are not signed with the clients' key"
 
 Dial = Callable[[str], Awaitable[socket.socket]]
 
@@ -39,23 +45,32 @@ class Splice:
     :param dial: connects to a channel of the kernel; it waits while the kernel starts.
     :param clients: the key that clients sign with. SECURITY: the guest sees neither it nor what it signed.
     :param kernel: the key that the kernel signs with.
+    :param output: what becomes of what it shows: ``sanitize`` or ``trusted``.
+    :param limits: of what a cell shows.
     """
 
-    def __init__(self, dial: Dial, *, clients: Signer, kernel: Signer) -> None:
+    def __init__(
+        self, dial: Dial, *, clients: Signer, kernel: Signer, output: str = "sanitize", limits: Limits = NO_LIMITS
+    ) -> None:
         self._dial = dial
         self._clients = clients
         self._kernel = kernel
-        self._backlog = 0
+        self._limits = limits
         self._listeners: dict[str, socket.socket] = {}
         self._accepting: dict[str, asyncio.Task[None]] = {}
-        self._carried: set[asyncio.Task[None]] = set()
+        self._carried: dict[asyncio.Task[None], Connection] = {}
+        self._saying: set[asyncio.Task[None]] = set()
         self._paths: list[Path] = []
-        self.bytes_in = 0
-        self.bytes_out = 0
+        #: The cells that clients asked the kernel to run.
+        self.cells = Cells(limits.output_bytes)
+        self.traffic = Traffic()
+        self.firewall = Firewall(OutputPolicy(output), self.cells, self._say_over)
+        #: Called when the kernel broke the rules of a channel, with what it did; that connection has ended.
+        self.on_violation: Callable[[str], None] = lambda what: None
 
     def __repr__(self) -> str:
-        passed = f"in={self.bytes_in} out={self.bytes_out}"
-        return f"<Splice connections={len(self._carried)} holds={self._backlog} {passed}>"
+        passed = f"in={self.traffic.inward} out={self.traffic.outward}"
+        return f"<Splice connections={len(self._carried)} holds={self.traffic.held} {passed}>"
 
     def bind_ipc(self, base: Path) -> dict[str, Any]:
         """Listen on Unix sockets ``<base>-1`` to ``<base>-5``; the connection info for clients.
@@ -89,8 +104,27 @@ class Splice:
             info[f"{channel}_port"] = self._listeners[channel].getsockname()[1]
         return info
 
+    async def say(self, text: str) -> None:
+        """Show a line as standard error of the cell that runs, or of the one that ran last, in all front ends."""
+        await self._publish("stream", self.cells.last_header, {"name": "stderr", "text": f"{text}\n"})
+
+    async def end_cells(self, name: str, reason: str) -> None:
+        """Answer all cells that wait with an error, since the kernel will not; returns within seconds.
+
+        :param name: of the error, as a Python exception would have.
+        """
+        error: dict[str, Any] = {"ename": name, "evalue": reason, "traceback": [f"{name}: {reason}"]}
+        for cell in self.cells.waiting:
+            await self._publish("error", cell.header, error)
+            if cell.asker:
+                reply = error | {"status": "error", "execution_count": None, "user_expressions": {}, "payload": []}
+                await cell.asker.put(compose(self._clients, "execute_reply", cell.header, reply))
+            await self._publish("status", cell.header, {"execution_state": "idle"})
+        self.cells.clear()
+
     async def drop_connections(self) -> None:
         """Close what is carried now, as a kernel's end does; the listeners stay and clients come back by themselves."""
+        self.cells.clear()
         carried = tuple(self._carried)
         for task in carried:
             task.cancel()
@@ -100,6 +134,8 @@ class Splice:
         """Close everything and remove the sockets' files."""
         for channel in tuple(self._listeners):
             self._close_listener(channel)
+        for task in tuple(self._saying):
+            task.cancel()
         await self.drop_connections()
         for path in self._paths:
             path.unlink(missing_ok=True)
@@ -125,11 +161,18 @@ class Splice:
                 client.close()
                 continue
             client.setblocking(False)
-            task = asyncio.create_task(self._carry(channel, client))
-            self._carried.add(task)
-            task.add_done_callback(self._carried.discard)
+            connection = Connection(channel, client, self.traffic, lambda what: self.on_violation(what))
+            task = asyncio.create_task(self._carry(connection, client))
+            self._carried[task] = connection
+            task.add_done_callback(self._forget)
 
-    async def _carry(self, channel: str, client: socket.socket) -> None:
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        connection = self._carried.pop(task)
+        is_heard = any(other.channel == "iopub" for other in self._carried.values())
+        self.cells.leave(connection, is_heard=is_heard)
+
+    async def _carry(self, connection: Connection, client: socket.socket) -> None:
+        channel = connection.channel
         with client:
             _no_delay(client)
             try:
@@ -139,68 +182,51 @@ class Splice:
                 log.info("no connection to the kernel's %s: %s", channel, exc)
                 return
             with kernel:
-                await self._carry_both(channel, client, kernel)
+                meter = Meter(self.cells, self._limits.output_bytes_per_s)
+                inward, outward = self._to_kernel(channel, connection), self._to_client(channel, meter)
+                await connection.carry(kernel, inward, outward, meter)
 
-    async def _carry_both(self, channel: str, client: socket.socket, kernel: socket.socket) -> None:
-        up = asyncio.create_task(self._pump(client, kernel, self._codec(channel, outward=False), outward=False))
-        down = asyncio.create_task(self._pump(kernel, client, self._codec(channel, outward=True), outward=True))
-        try:
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            up.cancel()
-            down.cancel()
-            results = await asyncio.gather(up, down, return_exceptions=True)
-        for peer, result in zip(("a client", "the kernel"), results, strict=True):
-            if isinstance(result, ZmtpError):
-                log.warning("ended a connection to %s for what %s sent: %s", channel, peer, result)
-            elif isinstance(result, Exception):
-                raise result
-
-    def _codec(self, channel: str, *, outward: bool) -> Codec:
-        """What may pass on a channel. SECURITY: a guest is held to its part; nothing else of it reaches a client."""
+    def _to_kernel(self, channel: str, connection: Connection) -> Codec:
         if channel == "hb":
             return Codec(pass_small)
-        if outward:
-            return Codec(Resigner(self._kernel, self._clients, _refuse))
         if channel == "iopub":
             return Codec(pass_subscription, SUBSCRIBER)
         # As a kernel does: it drops what has the wrong key and goes on.
-        forged = "dropped messages to %s that are not signed with the clients' key"
-        return Codec(Resigner(self._clients, self._kernel, functools.partial(log.warning, forged, channel)))
+        forged = functools.partial(log.warning, _FORGED, channel)
+        judge = self.firewall.from_client(channel, connection)
+        return Codec(Resigner(self._clients, self._kernel, forged, judge))
 
-    async def _pump(self, source: socket.socket, sink: socket.socket, codec: Codec, *, outward: bool) -> None:
-        loop, buffer = asyncio.get_running_loop(), bytearray(_CHUNK)
-        view, held = memoryview(buffer), 0
-        try:
-            with contextlib.suppress(OSError):
-                while count := await loop.sock_recv_into(source, buffer):
-                    held += count
-                    self._charge(count)
-                    for chunk in codec.feed(view[:count]):
-                        await loop.sock_sendall(sink, chunk)
-                        if outward:
-                            self.bytes_out += len(chunk)
-                        else:
-                            self.bytes_in += len(chunk)
-                    self._charge(codec.held - held)
-                    held = codec.held
-                    # SECURITY: neither call above waits while it need not: who sends faster than this reads must not
-                    # keep all others of this loop from their turn.
-                    await asyncio.sleep(0)
-        finally:
-            self._backlog -= held
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+    def _to_client(self, channel: str, meter: Meter) -> Codec:
+        """What may pass on a channel. SECURITY: a guest is held to its part; nothing else of it reaches a client."""
+        if channel == "hb":
+            return Codec(pass_small)
+        judge = self.firewall.from_kernel(channel, meter)
+        return Codec(Resigner(self._kernel, self._clients, _refuse, judge, self._say_long))
 
-    def _charge(self, count: int) -> None:
-        self._backlog += count
-        # SECURITY: a cap for one message is none for many connections that each hold most of one.
-        if self._backlog > MAX_BACKLOG:
-            raise ZmtpError(f"all connections together hold over {MAX_BACKLOG} bytes")
+    async def _publish(self, msg_type: str, parent: dict[str, Any], content: dict[str, Any]) -> None:
+        message = compose(self._clients, msg_type, parent, content, topic=msg_type)
+        heard = [each for each in self._carried.values() if each.channel == "iopub"]
+        await asyncio.gather(*(connection.put(message) for connection in heard))
+
+    def _say_over(self) -> None:
+        limit = _mib(self._limits.output_bytes)
+        self._spawn_say(f"[output limit: this cell has shown more than {limit}; what follows is left out]")
+
+    def _say_long(self, size: int) -> None:
+        self._spawn_say(f"[an output of {_mib(size)} is left out: one may have {_mib(MAX_HEAD)}]")
+
+    def _spawn_say(self, text: str) -> None:
+        task = asyncio.create_task(self.say(text))
+        self._saying.add(task)
+        task.add_done_callback(self._saying.discard)
 
 
 def _refuse() -> None:
     raise ZmtpError("a message that is not signed with the kernel's key")
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.3g} MiB"
 
 
 def _bind_unix(path: Path) -> socket.socket:

@@ -68,11 +68,13 @@ class ZmtpError(Exception):
 class Flow:
     """One direction of a connection: what came in, what is held until it is judged, what has been let out.
 
-    ``held`` is what was read since the last :meth:`release` or :meth:`drop`.
+    ``held`` is what was read since the last :meth:`release` or :meth:`drop`. ``can_insert`` says whether a message of
+    somebody else may come after what was let out: the peers have shaken hands, and no message is out in part.
     """
 
     def __init__(self) -> None:
         self.held = bytearray()
+        self.can_insert = False
         self._input = memoryview(b"")
         self._output: list[Buffer] = []
 
@@ -158,11 +160,21 @@ class Message:
         yield from self.flow.hold(size)
         return slice(start, start + size)
 
+    def peek(self) -> Steps[int]:
+        """How long the next part will be; 0 where there is none."""
+        if not self.more:
+            return 0
+        if self._first is None:
+            self._first = yield from self._next_header()
+        return self._first.size
+
     def let_through(self) -> Steps[None]:
         """Let the next part out as it comes."""
         size = yield from self._begin(MAX_MESSAGE)
         self.flow.release()
+        self.flow.can_insert = False
         yield from self.flow.let_through(size)
+        self.flow.can_insert = not self.more
 
     def skip(self) -> Steps[None]:
         """Read the next part and forget it."""
@@ -216,6 +228,11 @@ class Codec:
         """How many bytes it holds."""
         return len(self._flow.held)
 
+    @property
+    def can_insert(self) -> bool:
+        """Whether a message of somebody else may follow what has passed."""
+        return self._flow.can_insert
+
     def feed(self, data: Buffer) -> Iterator[Buffer]:
         """What passes after these bytes. Read it to its end before the next call and before the bytes change.
 
@@ -228,12 +245,12 @@ class Codec:
             yield from self._flow.take_output()
 
 
-def frame(body: bytes, *, more: bool = False, command: bool = False) -> bytes:
+def frame(body: Buffer, *, more: bool = False, command: bool = False) -> bytes:
     """A frame as it goes over the wire."""
     flags = _MORE * more | _COMMAND * command
     if len(body) <= _SHORT_SIZE:
-        return bytes([flags, len(body)]) + body
-    return bytes([flags | _LONG]) + len(body).to_bytes(8, "big") + body
+        return bytes([flags, len(body)]) + bytes(body)
+    return bytes([flags | _LONG]) + len(body).to_bytes(8, "big") + bytes(body)
 
 
 def ready(socket_type: bytes, identity: bytes) -> bytes:
@@ -279,6 +296,7 @@ def next_message(flow: Flow, commands: frozenset[bytes]) -> Steps[Message]:
 
 def _pass_connection(flow: Flow, reader: Reader, commands: frozenset[bytes]) -> Steps[None]:
     yield from read_opening(flow)
+    flow.can_insert = True
     while True:
         message = yield from next_message(flow, commands)
         yield from reader(message)

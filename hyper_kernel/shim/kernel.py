@@ -9,7 +9,7 @@ from hyper_kernel.channels.splice import Splice
 from hyper_kernel.errors import GuestError
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
-from hyper_kernel.spec import KernelSpec
+from hyper_kernel.spec import KernelSpec, Limits
 
 
 class Kernel:
@@ -17,9 +17,10 @@ class Kernel:
 
     :param guest: where it runs, or is to be started.
     :param spec: what is wanted.
+    :param limits: of what its cells show.
     """
 
-    def __init__(self, guest: Guest, spec: KernelSpec) -> None:
+    def __init__(self, guest: Guest, spec: KernelSpec, limits: Limits) -> None:
         self._agent = guest.agent
         self._ports = guest.ports or KernelPorts(guest.agent)
         self._spec = spec
@@ -28,7 +29,8 @@ class Kernel:
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # SECURITY: the clients' key stays here; what the guest signs is signed anew.
         clients = Signer(spec.key.encode(), spec.signature_scheme)
-        self.splice = Splice(self._ports.dial, clients=clients, kernel=sign_with(self._key))
+        kernel = sign_with(self._key)
+        self.splice = Splice(self._ports.dial, clients=clients, kernel=kernel, output=spec.output, limits=limits)
 
     async def start(self, name: str, channels: Path) -> dict[str, Any]:
         """Start the kernel, or make the one that runs its own; then let clients in.

@@ -159,7 +159,7 @@ class Shim:
     async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec, name: str) -> None:
         channels = self._paths.channels(spec.channels or self._record.id[:8])
         make_private(channels.parent)
-        self._kernel = Kernel(guest, spec)
+        self._kernel = Kernel(guest, spec, self._record.spec.limits)
         stack.push_async_callback(self._kernel.close)
         self._work = Work(guest.agent, self._folder / "work.tar")
         with step(log, "copy the folder"):

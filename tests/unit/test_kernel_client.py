@@ -13,7 +13,7 @@ import zmq
 from jupyter_client.session import Session
 
 from hyper_kernel.channels.client import MAX_REPLY, KernelClient
-from hyper_kernel.channels.message import DELIMITER
+from hyper_kernel.channels.packet import DELIMITER
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.zmtp import GREETING, PONG, frame, ready
 from hyper_kernel.errors import GuestError
@@ -126,7 +126,7 @@ def test_replies_to_others_and_commands_are_passed_over():
         (lambda ours: reply({"msg_id": ours}, b"[" * 100_000), "is not JSON"),
         (lambda ours: reply({"msg_id": ours}, b"1" * 10_000), "is not JSON"),
         (lambda ours: reply({"msg_id": ours}, b"[]"), "no JSON object"),
-        (lambda ours: reply({"msg_id": ours}, {"x": "y" * MAX_REPLY}), "over 1048576 bytes"),
+        (lambda ours: reply({"msg_id": ours}, {"x": "y" * MAX_REPLY}), "over 1048576"),
         (lambda ours: b"\xff\xff", "flags are 0xff"),
         (lambda ours: frame(b"no delimiter"), "lacks parts"),
     ],

@@ -7,16 +7,23 @@ import stat
 
 import pytest
 
-from hyper_kernel.channels import splice as splice_module
-from hyper_kernel.channels.message import DELIMITER
+from hyper_kernel.channels import connection as connection_module
+from hyper_kernel.channels.packet import DELIMITER
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import CHANNELS, Splice
 from hyper_kernel.channels.zmtp import GREETING, SUBSCRIBE, frame, ready
 from hyper_kernel.errors import GuestError, HostError
+from tests.unit.channel_peers import FakeKernel, connect
 
 CLIENTS, GUEST = Signer(b"the clients'"), Signer(b"the guest's")
 OPENING = GREETING + ready(b"ROUTER", b"")
 WRONG = {"shell": b"\xff\xff", "iopub": frame(b"no delimiter"), "hb": b"\x04\x00"}
+
+
+@pytest.fixture(autouse=True)
+def no_last_words(monkeypatch):
+    """Here nobody has anything to say about a kernel that closes a connection."""
+    monkeypatch.setattr(connection_module, "LAST_WORDS_S", 0.01)
 
 
 def make_splice(dial):
@@ -27,20 +34,6 @@ def signed(signer, *buffers):
     parts = [b"{}"] * 4
     parts = [DELIMITER, signer.sign(parts), *parts, *buffers]
     return b"".join(frame(part, more=number < len(parts)) for number, part in enumerate(parts, 1))
-
-
-class FakeKernel:
-    """Gives the far side of each dialled stream to the test."""
-
-    def __init__(self):
-        self.dialled = asyncio.Queue()
-
-    async def dial(self, channel):
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        self.dialled.put_nowait((channel, ours))
-        return theirs
 
 
 async def with_splice(work, tmp_path):
@@ -55,10 +48,6 @@ async def with_splice(work, tmp_path):
 
 def run(work, tmp_path):
     asyncio.run(with_splice(work, tmp_path))
-
-
-async def connect(info, channel):
-    return await asyncio.open_unix_connection(f"{info['ip']}-{info[channel + '_port']}")
 
 
 def test_each_channel_is_dialled_by_name_and_carries_both_ways(tmp_path):
@@ -171,7 +160,7 @@ def test_messages_are_signed_anew_both_ways_and_counted(tmp_path):
         await loop.sock_sendall(guest, OPENING + signed(GUEST, b"buffer"))
         expected = OPENING + signed(CLIENTS, b"buffer")
         assert await reader.readexactly(len(expected)) == expected
-        assert (splice.bytes_in, splice.bytes_out) == (len(OPENING + signed(GUEST)), len(expected))
+        assert (splice.traffic.inward, splice.traffic.outward) == (len(OPENING + signed(GUEST)), len(expected))
         writer.close()
 
     run(work, tmp_path)
@@ -279,7 +268,7 @@ def test_a_clients_nonsense_ends_its_connection(tmp_path, caplog, channel, sent)
 
 
 def test_all_connections_together_hold_no_more_than_the_backlog(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(splice_module, "MAX_BACKLOG", 1 << 20)
+    monkeypatch.setattr(connection_module, "MAX_BACKLOG", 1 << 20)
 
     async def work(kernel, splice, info):
         loop = asyncio.get_running_loop()
@@ -295,7 +284,7 @@ def test_all_connections_together_hold_no_more_than_the_backlog(tmp_path, caplog
         [first], _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
         assert first.result() == OPENING
         await splice.drop_connections()
-        assert repr(splice) == f"<Splice connections=0 holds=0 in=0 out={splice.bytes_out}>"
+        assert repr(splice) == f"<Splice connections=0 holds=0 in=0 out={splice.traffic.outward}>"
         for reading, sending, writer, guest in connections:
             await asyncio.gather(reading, sending, return_exceptions=True)
             writer.close()

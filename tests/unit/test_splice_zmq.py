@@ -7,7 +7,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from hyper_kernel.channels.message import DELIMITER
+from hyper_kernel.channels.packet import DELIMITER
 from hyper_kernel.channels.zmtp import CANCEL, GREETING, PING, PONG, SUBSCRIBE, frame, ready
 from tests.unit.spliced import CLIENTS_KEY, KERNEL_KEY, spliced
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jupyter_client.session import Session
 
 from hyper_kernel.channels import message, zmtp
-from hyper_kernel.channels.message import DELIMITER, Resigner, pass_small, pass_subscription
+from hyper_kernel.channels.message import Resigner, pass_small, pass_subscription
+from hyper_kernel.channels.packet import DELIMITER
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.zmtp import GREETING, SUBSCRIBER, Codec, ZmtpError, frame, ready
 
@@ -249,7 +250,7 @@ def test_a_length_is_not_believed():
 
 def test_a_message_is_bounded_over_all_its_parts(monkeypatch):
     monkeypatch.setattr(zmtp, "MAX_MESSAGE", 100_000)
-    monkeypatch.setattr(message, "MAX_MESSAGE", 100_000)
+    monkeypatch.setattr(message, "MAX_HEAD", 100_000)
     over = signed(GUEST, content=b"c" * 60_000, buffers=[b"b" * 50_000])
     assert "over 100000 bytes by its part 7" in feed(Codec(Resigner(GUEST, CLIENT, refuse)), OPENING + over)[1]
     dropped = []
