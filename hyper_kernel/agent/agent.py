@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from hyper_kernel import wire
 from hyper_kernel.errors import GuestError, LostError
-from hyper_kernel.link import Frames, Link
+from hyper_kernel.link import Frames, Link, words_of
 from hyper_kernel.vsock.end import VsockEnd, dial_until_up
 from hyper_kernel.wire import Type
 
@@ -124,7 +124,7 @@ class Agent:
         message = wire.parse(answer, payload)
         if answer is Type.REFUSED:
             code = message.get("code")
-            raise RefusedError(str(message.get("error"))[:2000], code=code if isinstance(code, int) else 1)
+            raise RefusedError(words_of(message), code=code if isinstance(code, int) else 1)
         if answer is not Type.OPENED:
             raise wire.WireError(f"{answer.name} answers OPEN")
 
