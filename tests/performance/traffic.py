@@ -6,8 +6,13 @@ import socket
 import statistics
 import time
 
-from hyper_kernel.channels.message import DELIMITER, Resigner
-from hyper_kernel.channels.zmtp import GREETING, Codec, frame, ready
+from hyper_kernel.channels.cells import Cells
+from hyper_kernel.channels.firewall import Firewall
+from hyper_kernel.channels.message import Resigner
+from hyper_kernel.channels.meter import Meter
+from hyper_kernel.channels.packet import new_header, pack, write_json
+from hyper_kernel.channels.zmtp import GREETING, Codec, ready
+from hyper_kernel.policy.output import OutputPolicy
 from hyper_kernel.sandbox.kernel import new_key, sign_with
 from tests.performance.home import open_home, wait_settled
 from tests.performance.kernels import HYPER, LOCAL, Session, open_kernel, run
@@ -33,7 +38,7 @@ while True:
 
 
 async def traffic(setting: Setting) -> list[Row]:
-    """Both with kernels; then a byte stream out of a guest as a kernel's channels have it, and the codec by itself."""
+    """Both with kernels; then a byte stream out of a guest as a kernel's channels have it, and the firewall by itself."""
     with open_home(setting.data):
         async with open_kernel(LOCAL, setting.folder) as local, open_kernel(HYPER, setting.folder) as hyper:
             await wait_settled()
@@ -50,7 +55,7 @@ async def traffic(setting: Setting) -> list[Row]:
 def _rows(whole: Found, parts: Found, what: str, unit: str, carried: str, signed: str) -> list[Row]:
     details = {
         f"vsock, agent, a TCP server in the guest: {carried}": parts.values("stream", unit),
-        f"the shim's reading and signing of {signed}": parts.values("codec", unit),
+        f"the shim's firewall, on {signed}": parts.values("codec", unit),
     }
     row = Row(what=what, unit=unit, local=whole.values(LOCAL, unit), hyper=whole.values(HYPER, unit))
     rest = statistics.median(row.hyper) - sum(map(statistics.median, details.values()))
@@ -107,13 +112,14 @@ async def _read(sock: socket.socket, size: int) -> None:
 
 
 def _pass_messages(count: int, size: int) -> float:
-    """Have the splice's codec pass messages from a kernel to its clients; seconds."""
-    kernel, clients = sign_with(new_key()), sign_with(new_key())
-    codec = Codec(Resigner(kernel, clients, _refuse))
+    """Have the firewall pass messages from a kernel to its clients; seconds."""
+    kernel, clients, cells = sign_with(new_key()), sign_with(new_key()), Cells()
+    judge = Firewall(OutputPolicy(), cells, _refuse).from_kernel("iopub", Meter(cells))
+    codec = Codec(Resigner(kernel, clients, _refuse, judge))
     assert list(codec.feed(GREETING + ready(b"PUB", b"")))
-    parts = [b"{}", b"{}", b"{}", bytes(size)]
-    frames = [b"stream", DELIMITER, kernel.sign(parts), *parts[:-1]]
-    message = b"".join(frame(part, more=True) for part in frames) + frame(parts[-1])
+    content = {"name": "stdout", "text": "x" * size}
+    parts = [write_json(part) for part in (new_header("stream"), new_header("execute_request"), {}, content)]
+    message = pack(parts, kernel, prefix=[b"stream"])
     began_s = time.perf_counter()
     passed = 0
     for _ in range(count):
@@ -124,4 +130,4 @@ def _pass_messages(count: int, size: int) -> float:
 
 
 def _refuse() -> None:
-    raise AssertionError("the codec takes our own message for a forged one")
+    raise AssertionError("the firewall does not pass our own message")
