@@ -22,10 +22,18 @@ class Child:
     :param argv: the command; found on PATH.
     :param stdout, stderr: file descriptors for its output; its standard input is empty.
     :param pass_fds: descriptors it inherits under the same numbers.
+    :param prepare: called in the new process before the command; may change its user and limits.
     :raise HostError: it cannot be started; says what to install.
     """
 
-    def __init__(self, argv: Sequence[str], *, output: int, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        output: int,
+        pass_fds: Sequence[int] = (),
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self.argv = tuple(argv)
         try:
             self._process = subprocess.Popen(
@@ -35,11 +43,11 @@ class Child:
                 stderr=output,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=_prepare(os.getpid(), prepare),
             )
         except FileNotFoundError as exc:
             raise HostError(f"{argv[0]} is not installed", hint="run: make setup (or hyper doctor)") from exc
-        except OSError as exc:
+        except (OSError, subprocess.SubprocessError) as exc:
             raise HostError(f"cannot start {argv[0]}: {exc}") from exc
         self.pid = self._process.pid
         self._ended = watch_exit(self.pid)
@@ -84,11 +92,15 @@ def read_start_ticks(pid: int) -> int:
 
     :raise ProcessLookupError: there is no such process.
     """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError as exc:
-        raise ProcessLookupError(f"no process {pid}") from exc
-    return int(text.rpartition(")")[2].split()[19])
+    return int(_read_stat(pid)[19])
+
+
+def read_parent(pid: int) -> int:
+    """The parent of a process.
+
+    :raise ProcessLookupError: there is no such process.
+    """
+    return int(_read_stat(pid)[1])
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
@@ -99,8 +111,18 @@ def is_alive(pid: int, start_ticks: int) -> bool:
     return False
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def _read_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on, see proc(5)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError as exc:
+        raise ProcessLookupError(f"no process {pid}") from exc
+
+
+def _prepare(parent: int, prepare: Callable[[], None]) -> Callable[[], None]:
     def in_child() -> None:
+        prepare()
+        # Last: a change of the user takes it back, see prctl(2).
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)

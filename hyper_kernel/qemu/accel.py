@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hyper_kernel.errors import HostError
+from hyper_kernel.host.jail import JailError
 from hyper_kernel.host.lock import hold_lock
 from hyper_kernel.hypervisor import MachineConfig, Tier
 from hyper_kernel.limits import MIN_MEMORY_MIB
@@ -48,7 +49,7 @@ async def probe_tier(cache: Path, kernel: Path, initrd: Path, cmdline: str) -> V
     """The verdict of this host, from the cache or by booting once.
 
     :param cache: the file that remembers; made anew when the host's kernel, QEMU or the guest kernel change.
-    :raise HostError: QEMU is not installed.
+    :raise HostError: QEMU is not installed, or this host cannot make its jail.
     """
     if known := recall_tier(cache, kernel):
         return known
@@ -117,6 +118,8 @@ async def _boot(kernel: Path, initrd: Path, cmdline: str) -> str:
                 how = await machine.wait_exit()
                 booted = "Kernel panic" in machine.console_tail(200)
                 return "" if booted else f"a guest did not boot with KVM: {how}"
+        except JailError:  # says nothing about KVM, and nothing can be started without it
+            raise
         except TimeoutError:
             return f"/dev/kvm opens, but a guest hangs: it did not boot within {_DEADLINE_S:g} s"
         except HostError as exc:
@@ -129,5 +132,5 @@ def _key(kernel: Path) -> str:
         raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
     stat, guest = Path(binary).stat(), kernel.stat()
     facts = [platform.release(), binary, stat.st_mtime_ns, stat.st_size, guest.st_size]
-    facts += [_KVM.exists(), os.access(_KVM, os.R_OK | os.W_OK)]
+    facts += [_KVM.exists() and (_KVM.stat().st_mode, _KVM.stat().st_gid), os.access(_KVM, os.R_OK | os.W_OK)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

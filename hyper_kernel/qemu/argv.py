@@ -23,23 +23,38 @@ _ACCEL = {Tier.SOFTWARE: "tcg,thread=multi", Tier.HARDWARE: "kvm"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inherited:
-    """Descriptors QEMU inherits: no path, so no race and nothing to clean up."""
+    """Descriptors QEMU inherits: no path, so no race, nothing to clean up, and nothing of the host to be seen.
+
+    ``kernel`` and ``initrd`` are None where a saved state is taken; ``disks`` are open for reading.
+    """
 
     qmp: int
     console: int
     memory: int
+    kernel: int | None
+    initrd: int | None
+    disks: tuple[int, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All of them."""
+        named = (self.qmp, self.console, self.memory, self.kernel, self.initrd, *self.disks)
+        return tuple(number for number in named if number is not None)
 
 
-def argv(config: MachineConfig, fds: Inherited, *, restored: bool = False) -> list[str]:
+def argv(config: MachineConfig, fds: Inherited, binary: str = BINARY) -> list[str]:
     """The command line of a machine that starts paused.
 
-    :param restored: it takes a saved state and the memory that belongs to it, of which it changes only a copy.
+    Without a kernel it takes a saved state and the memory that belongs to it, of which it changes only a copy.
+
+    :param binary: where QEMU is.
     """
-    return [word for option in _options(config, fds, restored) for word in option]
+    return [word for option in _options(config, fds, binary) for word in option]
 
 
-def _options(config: MachineConfig, fds: Inherited, restored: bool) -> Iterator[tuple[str, ...]]:
-    yield (BINARY,)
+def _options(config: MachineConfig, fds: Inherited, binary: str) -> Iterator[tuple[str, ...]]:
+    restored = fds.kernel is None
+    yield (binary,)
     yield "-name", config.name
     yield "-machine", _MACHINE
     yield "-accel", _ACCEL[config.tier]
@@ -63,13 +78,15 @@ def _options(config: MachineConfig, fds: Inherited, restored: bool) -> Iterator[
     yield "-mon", "chardev=qmp,mode=control"
     yield "-chardev", f"socket,id=console,fd={fds.console}"
     yield "-serial", "chardev:console"
-    for number, disk in enumerate(config.disks):
+    for number, disk in enumerate(fds.disks):
         node = f"disk{number}"
+        # A set of descriptors is used as it is; /proc/self/fd would open the file anew, which QEMU's user may not.
+        yield "-add-fd", f"fd={disk},set={number}"
         # Locks would make machines that share a read-only image wait for nothing.
         yield (
             "-blockdev",
             f"driver=raw,node-name={node},read-only=on,"
-            f"file.driver=file,file.filename={_escape(str(disk))},file.locking=off",
+            f"file.driver=file,file.filename=/dev/fdset/{number},file.locking=off",
         )
         yield "-device", f"virtio-blk-pci,drive={node},addr={number + 4:#x}"
     yield "-device", "vmgenid,guid=auto"
@@ -77,12 +94,7 @@ def _options(config: MachineConfig, fds: Inherited, restored: bool) -> Iterator[
         # No kernel: the memory holds it, and leaving it out saves QEMU's copy of the file.
         yield "-incoming", "defer"
     else:
-        yield "-kernel", str(config.kernel)
-        yield "-initrd", str(config.initrd)
+        yield "-kernel", f"/proc/self/fd/{fds.kernel}"
+        yield "-initrd", f"/proc/self/fd/{fds.initrd}"
         yield "-append", config.cmdline
     yield ("-S",)
-
-
-def _escape(path: str) -> str:
-    """A path inside a comma-separated option: QEMU wants commas doubled."""
-    return path.replace(",", ",,")

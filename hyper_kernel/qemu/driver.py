@@ -5,8 +5,9 @@ import logging
 import os
 import shutil
 import socket
+import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,11 @@ from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 
 from hyper_kernel.errors import HostError
 from hyper_kernel.host.console import Console
+from hyper_kernel.host.jail import Jailed, check_made, start_jailed
 from hyper_kernel.host.memory import open_memory
-from hyper_kernel.host.process import Child
 from hyper_kernel.hypervisor import MachineConfig, Ram, VsockDevice
 from hyper_kernel.qemu.argv import BINARY, RECIPE, Inherited, argv
+from hyper_kernel.qemu.jail import qemu_jail
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +57,16 @@ class Qemu:
         """A paused machine; see :class:`hyper_kernel.hypervisor.Hypervisor`."""
         async with AsyncExitStack() as stack:
             console = stack.enter_context(Console(folder / "console.log"))
-            with open_memory(config.memory_mib) if ram is None else nullcontext(ram.fd) as memory:
-                child, monitor = _spawn(config, console, memory, restored=bool(ram and ram.state))
-            stack.push_async_callback(child.kill)
-            machine = QemuMachine(child, console)
+            monitor, theirs = socket.socketpair()
+            stack.callback(monitor.close)
+            monitor.setblocking(False)
+            jail = qemu_jail(config)
+            with _open_inherited(config, console, ram, theirs) as fds:
+                words = argv(config, fds, str(jail.readable[0]))
+                output, said = console.host_fd, console.tail
+                starting = start_jailed(jail, words, output=output, said=said, pass_fds=fds.numbers)
+                process = await stack.enter_async_context(starting)
+            machine = QemuMachine(process, console)
             stack.push_async_callback(machine.disconnect)
             await machine.connect(monitor)
             if ram and ram.state:
@@ -69,8 +77,8 @@ class Qemu:
 class QemuMachine:
     """One QEMU process; see :class:`hyper_kernel.hypervisor.Machine`."""
 
-    def __init__(self, child: Child, console: Console) -> None:
-        self._child = child
+    def __init__(self, process: Jailed, console: Console) -> None:
+        self._process = process
         self._console = console
         self._qmp = QMPClient("hyper")
         self._cause = ""
@@ -83,21 +91,22 @@ class QemuMachine:
 
     @property
     def pid(self) -> int:
-        """QEMU's process id."""
-        return self._child.pid
+        """QEMU's process id, as the host numbers it."""
+        return self._process.pid
 
     @property
     def command(self) -> str:
-        """QEMU's command line, quoted for a shell."""
-        return self._child.command
+        """QEMU's command line with the jail around it, quoted for a shell."""
+        return self._process.command
 
     async def connect(self, monitor: socket.socket) -> None:
         """Take QMP's greeting.
 
+        :raise JailError: there is no jail for it on this host.
         :raise HostError: QEMU ended instead; with its own words.
         """
         greeting = asyncio.create_task(self._qmp.connect(monitor))
-        ended = asyncio.create_task(self._child.wait())
+        ended = asyncio.create_task(self._process.wait())
         try:
             await asyncio.wait({greeting, ended}, timeout=_GREETING_S, return_when=asyncio.FIRST_COMPLETED)
             if greeting.done() and not greeting.exception():
@@ -106,6 +115,7 @@ class QemuMachine:
                 await asyncio.wait({ended}, timeout=_COMMAND_S)
             how = f"ended with {ended.result()}" if ended.done() else f"did not greet within {_GREETING_S:g} s"
             log.error("failed command: %s", self.command)
+            check_made(self._own_words())
             raise HostError(f"QEMU {how}: {self._own_words()}", hint="run: hyper doctor")
         finally:
             # Awaited, also when we are cancelled: a disconnect beside a connect under way breaks the client.
@@ -160,7 +170,7 @@ class QemuMachine:
 
     async def wait_exit(self) -> str:
         """Wait until QEMU has ended; say how."""
-        code = await self._child.wait()
+        code = await self._process.wait()
         while self._qmp.runstate is Runstate.RUNNING:  # what QEMU said last may be still on its way
             await self._qmp.runstate_changed()
         for event in self._qmp.events.clear():  # kept for whoever else waits
@@ -225,20 +235,41 @@ class QemuMachine:
         return self._console.tail(5) or "it said nothing"
 
 
-def _spawn(config: MachineConfig, console: Console, memory: int, *, restored: bool) -> tuple[Child, socket.socket]:
-    """Start QEMU; return it and our end of its monitor."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        fds = Inherited(qmp=theirs.fileno(), console=console.guest_fd, memory=memory)
-        words = argv(config, fds, restored=restored)
-        try:
-            child = Child(words, output=console.host_fd, pass_fds=(fds.qmp, fds.console, fds.memory))
-        except BaseException:
-            ours.close()
-            raise
-    console.close_far_sides()
-    ours.setblocking(False)
-    return child, ours
+@contextmanager
+def _open_inherited(
+    config: MachineConfig, console: Console, ram: Ram | None, qmp: socket.socket
+) -> Iterator[Inherited]:
+    """What QEMU is to inherit; closed here once it has it.
+
+    :raise HostError: a file cannot be read, or there is no memory.
+    """
+    with ExitStack() as stack, qmp:
+        stack.callback(console.close_far_sides)
+        memory = stack.enter_context(open_memory(config.memory_mib)) if ram is None else ram.fd
+        boots = ram is None or ram.state is None
+        yield Inherited(
+            qmp=qmp.fileno(),
+            console=console.guest_fd,
+            memory=memory,
+            kernel=_open(stack, config.kernel, for_all=True) if boots else None,
+            initrd=_open(stack, config.initrd, for_all=True) if boots else None,
+            disks=tuple(_open(stack, disk) for disk in config.disks),
+        )
+
+
+def _open(stack: ExitStack, path: Path, *, for_all: bool = False) -> int:
+    """A file of a machine, for as long as the stack holds it.
+
+    :param for_all: QEMU, which may run as another user, is to open it anew by its descriptor.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        if for_all and not (mode := os.fstat(fd).st_mode) & stat.S_IROTH:
+            os.fchmod(fd, mode | stat.S_IROTH)  # nobody else gets into the folder that it is in
+    except OSError as exc:
+        raise HostError(f"a file of the machine cannot be read: {exc}", hint="run: hyper setup") from exc
+    return fd
 
 
 @contextmanager

@@ -19,7 +19,8 @@ CONFIG = MachineConfig(
     cmdline="console=ttyS0 panic=-1",
     disks=(Path("/data/system.erofs"), Path("/data/a,b.erofs")),
 )
-FDS = Inherited(qmp=10, console=11, memory=12)
+FDS = Inherited(qmp=10, console=11, memory=12, kernel=13, initrd=14, disks=(15, 16))
+CLONE = dataclasses.replace(FDS, kernel=None, initrd=None)
 
 
 def lines(words: list[str]) -> str:
@@ -31,6 +32,22 @@ def lines(words: list[str]) -> str:
 def test_argv_is_the_golden_one(tier):
     found = lines(argv(dataclasses.replace(CONFIG, tier=tier), FDS))
     assert found == (GOLDEN / f"qemu-{tier}.txt").read_text()
+
+
+def test_a_clone_takes_a_state_and_no_kernel():
+    words = argv(CONFIG, CLONE)
+    assert words[words.index("-incoming") + 1] == "defer"
+    assert "share=off" in words[words.index("-object") + 1]
+    assert not {"-kernel", "-initrd", "-append"} & set(words)
+    assert CLONE.numbers == (10, 11, 12, 15, 16)
+
+
+@pytest.mark.parametrize("fds", [FDS, CLONE], ids=["boot", "clone"])
+def test_no_path_of_the_host_is_on_the_command_line(fds):
+    """Neither a user's name nor a folder: whoever breaks into QEMU reads its arguments."""
+    paths = [word for word in argv(CONFIG, fds) if "/" in word]
+    assert all("/proc/self/fd/" in word or "/dev/fdset/" in word for word in paths), paths
+    assert "data" not in " ".join(paths)
 
 
 def test_the_guest_gets_no_network_no_usb_and_qemu_may_start_nothing():

@@ -1,0 +1,244 @@
+"""A jail around a program: bubblewrap's namespaces, a filter of system calls, limits, a user of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyper_kernel.errors import HostError
+from hyper_kernel.host.process import Child, read_parent, watch_exit
+
+BINARY = "bwrap"
+#: Users that nobody else has, by systemd's UIDS-GIDS: the first of those that it leaves unused; a pid is added.
+FIRST_UID = 0x7000_0000
+#: The host ends jailed programs before its own when memory runs out; see oom_score_adj in proc(5).
+OOM_SCORE = 800
+_START_S = 20.0
+_NOBODY_ELSE = "as root, jailed programs get users of their own from {first} on, which this host's user namespace lacks"
+
+
+class JailError(HostError):
+    """This host cannot make the jail; nothing is started without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jail:
+    """What a jailed program gets; there is nothing else.
+
+    :ivar readable: files and folders of the host, at the same places, read-only.
+    :ivar links: other names for these, as (target, name).
+    :ivar devices: devices of the host.
+    :ivar syscalls: the filter of its system calls, see ``seccomp``.
+    :ivar limits: pairs of ``resource.RLIMIT_*`` and its value.
+    :ivar tasks: processes and threads at once.
+    """
+
+    readable: tuple[Path, ...]
+    links: tuple[tuple[str, str], ...]
+    devices: tuple[Path, ...]
+    syscalls: bytes
+    limits: tuple[tuple[int, int], ...]
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom a jailed program runs as; ``groups`` are those that open its devices."""
+
+    uid: int
+    groups: tuple[int, ...] = ()
+
+
+def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: int) -> list[str]:
+    """The command line of a jailed program."""
+    words = [BINARY]
+    # SECURITY: namespaces of its own for users, processes, mounts, network, IPC, the host's name and cgroups; no
+    # namespace to come, no capability, no terminal, no variable, and an end when we end.
+    words += ["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+    words += ["--new-session", "--die-with-parent", "--as-pid-1", "--clearenv", "--hostname", "jail"]
+    for path in jail.readable:
+        words += ["--ro-bind", str(path), str(path)]
+    for target, name in jail.links:
+        words += ["--symlink", target, name]
+    for path in jail.devices:
+        words += ["--dev-bind", str(path), str(path)]
+    # SECURITY: after this the root, which is memory, takes no file either.
+    words += ["--proc", "/proc", "--remount-ro", "/", "--chdir", "/"]
+    return [*words, "--seccomp", str(syscalls_fd), "--info-fd", str(info_fd), "--", *program]
+
+
+def plan_identity(uid: int, pid: int, uid_map: str, devices: Sequence[os.stat_result]) -> Identity | None:
+    """The user for what process ``pid`` of ``uid`` jails; None where that is ``uid``.
+
+    :param uid_map: the text of /proc/self/uid_map.
+    :param devices: what it must be able to open.
+    :raise JailError: this is root in a user namespace without such users.
+    """
+    if uid != 0:
+        return None
+    # SECURITY: one that breaks out is nobody, and not the nobody of another sandbox.
+    own = FIRST_UID + pid
+    ranges = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
+    if not any(first <= own < first + count for first, _, count in ranges):
+        raise JailError(_NOBODY_ELSE.format(first=FIRST_UID), hint="run hyperd as an ordinary user")
+    groups = {device.st_gid for device in devices if device.st_mode & 0o006 != 0o006 and device.st_gid}
+    return Identity(uid=own, groups=tuple(sorted(groups)))
+
+
+def find_remedy(proc: Path = Path("/proc")) -> str:
+    """What this host's settings say against jails of ordinary users, and how to change it."""
+
+    def read(name: str) -> str:
+        try:
+            return (proc / "sys" / name).read_text().strip()
+        except OSError:
+            return ""
+
+    if read("kernel/unprivileged_userns_clone") == "0":
+        return "as root: sysctl kernel.unprivileged_userns_clone=1"
+    if read("user/max_user_namespaces") == "0":
+        return "as root: sysctl user.max_user_namespaces=15000"
+    if read("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        profile = "give bwrap an AppArmor profile that allows userns"
+        return f"{profile}, or as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    return "allow user namespaces and fresh mounts of /proc, which containers often forbid (Docker: --privileged)"
+
+
+class Jailed:
+    """A program in its jail.
+
+    :ivar pid: its process, as the host numbers it.
+    """
+
+    def __init__(self, outer: Child, pid: int) -> None:
+        self.pid = pid
+        self._outer = outer
+        self._pidfd = os.pidfd_open(pid)
+        self._ended = watch_exit(pid)
+
+    @property
+    def command(self) -> str:
+        """The command, with the jail around it, quoted for a shell."""
+        return self._outer.command
+
+    async def wait(self) -> int:
+        """Wait until nothing of it lives; its exit code, or minus the number of the signal that ended it."""
+        code = await self._outer.wait()
+        await self._ended.wait()
+        return 128 - code if code > 128 else code  # bwrap ends as a shell does
+
+    async def kill(self) -> None:
+        """End it at once; does nothing to one that has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        await self.wait()
+
+    def close(self) -> None:
+        """Forget it, once it has ended."""
+        os.close(self._pidfd)
+
+
+@asynccontextmanager
+async def start_jailed(
+    jail: Jail, program: Sequence[str], *, output: int, said: Callable[[], str], pass_fds: Sequence[int] = ()
+) -> AsyncIterator[Jailed]:
+    """A program in a jail; leaving the context ends it and leaves nothing.
+
+    :param output: the descriptor for what it says.
+    :param said: what of that has come.
+    :param pass_fds: descriptors it inherits under the same numbers.
+    :raise JailError: this host cannot make the jail; says what to do.
+    """
+    told, info = os.pipe()
+    try:
+        try:
+            outer = _start_outer(jail, program, output, pass_fds, info)
+        finally:
+            os.close(info)
+        jailed = await _meet(outer, told, said)
+    finally:
+        os.close(told)
+    try:
+        if os.getuid():
+            # Only now: before it had a user namespace of its own, all processes of this user would have counted.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(jailed.pid, resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
+        yield jailed
+    finally:
+        await jailed.kill()
+        jailed.close()
+
+
+def check_made(words: str) -> None:
+    """Tell a program that failed from a jail that could not be made.
+
+    :param words: the last words of what was to be jailed.
+    :raise JailError: they are bubblewrap's.
+    """
+    if line := next((line for line in words.splitlines() if line.startswith(f"{BINARY}: ")), ""):
+        raise JailError(f"this host cannot make the jail that machines run in: {line}", hint=find_remedy())
+
+
+def _start_outer(jail: Jail, program: Sequence[str], output: int, pass_fds: Sequence[int], info: int) -> Child:
+    devices = [os.stat(path) for path in jail.devices]
+    identity = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), devices)
+    syscalls = os.memfd_create("syscalls", os.MFD_CLOEXEC)
+    try:
+        os.write(syscalls, jail.syscalls)
+        os.lseek(syscalls, 0, os.SEEK_SET)
+        words = jail_argv(jail, program, syscalls_fd=syscalls, info_fd=info)
+        fds = (*pass_fds, syscalls, info)
+        return Child(words, output=output, pass_fds=fds, prepare=lambda: _prepare(jail, identity))
+    finally:
+        os.close(syscalls)
+
+
+def _prepare(jail: Jail, identity: Identity | None) -> None:
+    """What bubblewrap cannot do; runs in the new process, before it."""
+    for limit, value in jail.limits:
+        resource.setrlimit(limit, (value, value))
+    with contextlib.suppress(PermissionError):  # it is higher already
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    if identity:
+        resource.setrlimit(resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
+        os.setgroups(identity.groups)
+        os.setresgid(identity.uid, identity.uid, identity.uid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+
+
+async def _meet(outer: Child, told: int, said: Callable[[], str]) -> Jailed:
+    """The program in the jail, as soon as it has a process."""
+    try:
+        async with asyncio.timeout(_START_S):
+            pid = await _read_pid(told)
+            # Not reaped, so that nobody else has the number, if it is bubblewrap's child yet.
+            if pid and read_parent(pid) == outer.pid:
+                return Jailed(outer, pid)
+            code = await outer.wait()
+    except BaseException:
+        await outer.kill()
+        raise
+    check_made(said())
+    raise JailError(f"{BINARY} ended with {code}: {said() or 'it said nothing'}", hint=find_remedy())
+
+
+async def _read_pid(told: int) -> int:
+    """Bubblewrap's word on the process that it made, 0 where it ended instead; see --info-fd in bwrap(1)."""
+    loop, text = asyncio.get_running_loop(), b""
+    while b"}" not in text:
+        ready = asyncio.Event()
+        loop.add_reader(told, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(told)
+        if not (data := os.read(told, 4096)):
+            return 0
+        text += data
+    return int(json.loads(text)["child-pid"])
