@@ -151,8 +151,12 @@ class Connection:
         if self._codec is None or not self._codec.can_insert:
             return
         waiting, self._waiting = self._waiting, []
-        for message in waiting:
-            await asyncio.get_running_loop().sock_sendall(self._client, message)
+        try:
+            for message in waiting:
+                await asyncio.get_running_loop().sock_sendall(self._client, message)
+        except asyncio.CancelledError:
+            _end_writing(self._client)  # it may have got a part of one: nothing can follow that
+            raise
 
 
 def _end_writing(sock: socket.socket) -> None:
