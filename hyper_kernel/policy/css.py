@@ -28,7 +28,9 @@ _PROPERTIES = re.compile(
     |text-(align|align-last|decoration|decoration-color|decoration-line|indent|transform|anchor|rendering)
     |white-space|word-break|word-wrap|hyphens|tab-size|user-select|list-style|list-style-type|caption-side
     |flex(-(basis|direction|flow|grow|shrink|wrap))?|align-(content|items|self)|justify-(content|items|self)
-    |grid-(template-columns|template-rows|column|row|column-start|column-end|row-start|row-end|auto-flow|auto-columns)
+    |grid-(template-columns|template-rows|column|row|column-start|column-end|row-start|row-end|area|gap)
+    |grid-template-areas
+    |grid-auto-(flow|columns|rows)|object-(fit|position)
     |fill|fill-(opacity|rule)|stroke|stroke-(dasharray|dashoffset|linecap|linejoin|miterlimit|opacity|width)
     |clip-rule|clip-path|mask|marker-(start|mid|end)|stop-(color|opacity)|dominant-baseline|alignment-baseline
     |paint-order|shape-rendering|image-rendering|vector-effect|color-scheme""",
@@ -43,6 +45,7 @@ _ALLOWED_FUNCTIONS = frozenset(
 #: SECURITY: with negative lengths content would leave its place; with lengths of six digits it would hide the rest.
 _REFUSED_NUMBER = re.compile(r"(?<![\w)])-\s*[\d.]|\d{6}|\de[+\d]|/\*", re.IGNORECASE)
 _LOCAL_URL = re.compile(r"""url\(\s*["']?#([\w.:-]{1,200})["']?\s*\)""", re.IGNORECASE | re.ASCII)
+_AREAS = re.compile(r'(?:\s{0,9}"[\w .-]{0,200}"){1,50}', re.ASCII)
 _LOCAL_URL_PROPERTIES = frozenset(
     ("fill", "stroke", "clip-path", "mask", "marker-start", "marker-mid", "marker-end", "marker")
 )
@@ -75,11 +78,18 @@ def local_url(value: str) -> str | None:
     return f"url(#{safe_id(match[1])})" if match else None
 
 
+def is_property(name: str) -> bool:
+    """Whether it is a property that may be set."""
+    return bool(_PROPERTIES.fullmatch(name))
+
+
 @lru_cache(maxsize=4096)
 def safe_value(name: str, value: str) -> str | None:
     """:return: the value of a property if it is harmless, else None."""
     if name in _LOCAL_URL_PROPERTIES and (local := local_url(value)):
         return local
+    if name == "grid-template-areas":
+        return value if _AREAS.fullmatch(value) else None
     if name.startswith("font"):
         value = value.replace('"', "").replace("'", "")
     value = value.strip()
@@ -97,7 +107,7 @@ def safe_declarations(text: str) -> str:
     for declaration in text.split(";"):
         name, _, value = declaration.partition(":")
         name = name.strip().lower()
-        if _PROPERTIES.fullmatch(name) and (safe := safe_value(name, value)) is not None:
+        if is_property(name) and (safe := safe_value(name, value)) is not None:
             kept.append(f"{name}: {safe}")
     return "; ".join(kept)
 

@@ -37,9 +37,10 @@ def is_base64(text: str) -> bool:
     return True
 
 
-def _safe_image_address(value: str) -> str | None:
+def is_image_address(value: str) -> bool:
+    """Whether it is a ``data:`` address that holds a picture."""
     match = _DATA_URL.fullmatch(value.strip())
-    return match[0] if match and match[1].lower() in IMAGES and is_base64(match[2]) else None
+    return bool(match and match[1].lower() in IMAGES and is_base64(match[2]))
 
 
 def _safe_attribute(element: str, name: str, value: str) -> str | None:
@@ -72,7 +73,7 @@ _decide_short = lru_cache(maxsize=8192)(_decide)
 
 def _safe_address(element: str, name: str, value: str) -> str | None:
     if element in ("img", "image"):
-        return _safe_image_address(value)
+        return value.strip() if is_image_address(value) else None
     if element == "a":
         # SECURITY: a relative address would be the Jupyter server's, opened with the person's cookies.
         return value if re.match(r"(?:https?://|mailto:)", value, re.IGNORECASE) or value.startswith("#") else None
@@ -114,26 +115,26 @@ _SVG_LANGUAGE = _language(SVG_ELEMENTS)
 
 
 def safe_html(text: str, removed: Removed) -> str:
-    """Clean HTML, and end it with a note of what was removed.
+    """Clean HTML.
 
     :param removed: gets what this text loses.
-    :return: the same again if it is cleaned again; empty if nothing is left.
+    :return: the same again if it is cleaned again, note included; empty if nothing is left.
     """
     note = _NOTE.search(text)
     text = text[: note.start()] if note else text
     if text.startswith(_OPEN) and text.endswith(_CLOSE):
         text = text[len(_OPEN) : -len(_CLOSE)]
-    own = Removed()
-    clean, sheet = _clean(text, _HTML_LANGUAGE, own)
+    clean, sheet = _clean(text, _HTML_LANGUAGE, removed)
     if sheet:
         # The element that a style element stands in is all that it can change; the note stays outside.
         clean = f"{_OPEN}<style>{sheet}</style>{clean}{_CLOSE}"
-    if own:
-        clean += f'<div class="hk-note">{html.escape(own.note(), quote=False)}</div>'
-    elif note:
-        clean += note[0]
-    removed.update(own)
-    return clean
+    return clean + (note[0] if note else "")
+
+
+def with_note(clean: str, removed: Removed) -> str:
+    """:return: clean HTML that ends with a note of what was removed."""
+    note = f'<div class="hk-note">{html.escape(removed.note(), quote=False)}</div>'
+    return _NOTE.sub("", clean) + note
 
 
 def safe_svg(text: str, removed: Removed) -> str:

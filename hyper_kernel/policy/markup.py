@@ -39,7 +39,9 @@ _ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(
 #: How a browser divides HTML into tags (HTML standard, 13.2.5), but for elements whose content is raw, which are cut
 #: out here. Once begun, a tag or comment always matches, so that the time is linear.
 _TOKEN = re.compile(
-    rf"""<!--.*?(?:-->|\Z)
+    rf"""(?P<cells>(?:<(?P<cell>t[dh])(?:[ ](?:class|id|style|scope|colspan|rowspan|valign|align)="[^"<>]*+")*+>
+        [^<>]*+</(?P=cell)>\s*+)++)
+    |<!--.*?(?:-->|\Z)
     |<[!?][^>]*+(?:>|\Z)
     |<(?P<close>/?)(?P<name>[A-Za-z][^\s/>]*+)(?P<attributes>(?:{_ATTRIBUTE})*+)[\s/]*+(?P<end>>|\Z)""",
     re.DOTALL | re.VERBOSE,
@@ -77,6 +79,11 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
     while match := _TOKEN.search(text, position):
         pieces.append(text[position : match.start()].replace("<", "&lt;"))
         position = match.end()
+        if match["cells"]:
+            # Most of a large table: each cell ends as it begins, so that the nesting is what it was.
+            pieces.append(match[0])
+            tags += match[0].count("</")
+            continue
         name = (match["name"] or "").lower()
         if not match["end"] or name not in allowed:
             if match["end"] and not match["close"]:
@@ -84,7 +91,7 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
             continue
         tags += 1
         _nest(nesting, name, bool(match["close"]))
-        if tags > MAX_TAGS or len(nesting) > MAX_DEPTH:
+        if len(nesting) > MAX_DEPTH:
             raise TooMuchHtmlError
         attributes = match["attributes"]
         if match["close"] or (attributes and not _are_few(attributes)):
@@ -97,6 +104,8 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
         if name in foreign and match[0].endswith("/>"):
             pieces.append(f"</{name}>")
             _nest(nesting, name, True)
+    if tags > MAX_TAGS:
+        raise TooMuchHtmlError
     pieces.append(text[position:].replace("<", "&lt;"))
     return Markup("".join(pieces), styles, addresses)
 

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hyper_kernel.policy import html
+from hyper_kernel.policy.comms import Comms
 from hyper_kernel.policy.removed import Removed
+from hyper_kernel.policy.replies import SCREENS
+from hyper_kernel.policy.tree import safe_number
 
 MODES = ("sanitize", "trusted")
+_MAX_METADATA, _MAX_METADATA_TEXT = 32, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class OutputPolicy:
         if mode not in MODES:
             raise ValueError(f"no output policy is called {mode!r}; there are {', '.join(MODES)}")
         self._mode = mode
+        self._comms = Comms()
 
     def screen(
         self,
@@ -46,20 +50,29 @@ class OutputPolicy:
         """Decide on one message from the kernel. It never raises, whatever the message holds.
 
         :param channel: "iopub", "shell", "control" or "stdin".
+        :param content: parsed JSON, as is ``metadata``, which is the message's own; neither is changed.
         :param buffer_sizes: of the message's binary buffers, in bytes.
         """
         if self._mode == "trusted":
             return Screened(content, metadata)
-        data = content.get("data")
-        if channel != "iopub" or not isinstance(data, dict) or msg_type.startswith("comm"):
-            return Screened(content, metadata)
         removed = Removed()
-        kept = {}
-        for name, value in data.items():
-            if name in ("text/html", "image/svg+xml") and isinstance(value, str):
-                kept[name] = html.safe_html(value, removed) if name == "text/html" else html.safe_svg(value, removed)
-            elif "javascript" in name or "ecmascript" in name:
-                removed.add(name)
-            else:
-                kept[name] = value
-        return Screened({**content, "data": kept}, metadata, removed.words())
+        is_comm = channel == "iopub" and msg_type in ("comm_open", "comm_msg", "comm_close")
+        if is_comm:
+            kept = self._comms.screen(msg_type, content, buffer_sizes, removed)
+        elif screen := SCREENS.get(channel, {}).get(msg_type):
+            kept = screen(content, removed)
+        else:
+            removed.add(f"message of type {msg_type}")
+            kept = None
+        # SECURITY: binary data are for widgets alone, which say where they go.
+        return Screened(kept, _safe_metadata(metadata), removed.words(), keep_buffers=is_comm and kept is not None)
+
+
+def _safe_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a message, such as when a cell was started, which protocol widgets speak."""
+    kept = {}
+    for name, value in list(metadata.items())[:_MAX_METADATA]:
+        value = value[:_MAX_METADATA_TEXT] if isinstance(value, str) else safe_number(value)
+        if value is not None and isinstance(name, str) and len(name) <= _MAX_METADATA_TEXT:
+            kept[name] = value
+    return kept

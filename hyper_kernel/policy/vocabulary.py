@@ -46,3 +46,52 @@ SVG_ATTRIBUTES = _words(
     dominant-baseline alignment-baseline letter-spacing word-spacing vector-effect shape-rendering text-rendering
     image-rendering paint-order display visibility overflow"""
 )
+
+#: The words of Vega-Lite that neither compute, load nor link: there is no expr, signal, calculate, test, update,
+#: labelExpr, formatType, url, href, cursor, pivot, element, usermeta.
+VEGALITE_WORDS = _words(
+    """$schema aggregate align anchor and angle angleAxis arc area aria as autosize axis axisBand axisBottom axisLeft
+    axisRight axisTop axisX axisY background band bandPosition bandwidth bar barBandPaddingInner base baseline
+    bin bind binned binSpacing bottom bounds box boxplot calendar category center circle clamp clip clipAngle
+    clipExtent color column columnPadding columns concat cond condition config constant content contentMode
+    continuous continuousBandSize continuousHeight continuousPadding continuousWidth cornerRadius
+    cornerRadiusBottomLeft cornerRadiusBottomRight cornerRadiusEnd cornerRadiusTopLeft cornerRadiusTopRight
+    counts cross cumulative data datasets date day dayofyear default description detail dir direction disable
+    discreteBandSize discreteHeight discreteWidth diverging domain domainCap domainColor domainDash
+    domainDashOffset domainMax domainMid domainMin domainOpacity domainWidth dx dy empty encoding encodings end
+    equal errorBand errorband errorbar errorBar extent facet field fields fill filled fillOpacity filter flatten
+    fold font fontSize fontStyle fontWeight format frame from generate gradient gradientDirection gradientLength
+    gradientOpacity gradientThickness grid gridCap gridColor gridDash gridDashOffset gridOpacity gridWidth
+    groupby gt gte hconcat header headerColumn headerFacet headerRow heatmap height hours ignorePeers impute
+    innerRadius interpolate invalid joinaggregate key keyvals label labelAlign labelAnchor labelAngle
+    labelBaseline labelBound labelColor labelFlush labelFlushOffset labelFont labelFontSize labelFontStyle
+    labelFontWeight labelLimit labelLineHeight labelOffset labelOpacity labelOrient labelOverlap labelPadding
+    labels labelSeparation latitude latitude2 layer layout left legend legendX legendY length limit line
+    lineBreak lineHeight loess longitude longitude2 lookup lt lte mark maxbins maxExtent maxsteps mean median
+    method milliseconds minBandSize minExtent minstep minutes mode month name nice noData not null numberFormat
+    offset on oneOf op opacities opacity or order ordinal orient outerRadius outliers pad padAngle padding
+    paddingInner paddingOuter param params parse point projection quantile quarter radius radius2 radiusOffset
+    ramp range rangeMax rangeMin rect rectBandPaddingInner regression repeat resolve reverse right round row
+    rowPadding rule sample scale scheme seconds select selection sequence shape shapes size sizes sort spacing
+    spec square stack start step steps stroke strokeCap strokeDash strokeDashOffset strokeJoin strokeMiterLimit
+    strokeOffset strokeOpacity strokeWidth style subtitle subtitleColor subtitleFont subtitleFontSize
+    subtitleFontStyle subtitleFontWeight subtitleLineHeight subtitlePadding symbol symbolFillColor symbolLimit
+    symbolOffset symbolOpacity symbolSize symbolStrokeColor symbolStrokeWidth symbolType tension text theta
+    theta2 thetaOffset thickness tick tickBand tickCap tickColor tickCount tickDash tickMinStep tickOffset
+    tickOpacity tickRound ticks tickSize ticksPosition tickWidth timeFormat timeUnit title titleAlign
+    titleAnchor titleAngle titleBaseline titleColor titleFont titleFontSize titleFontStyle titleFontWeight
+    titleLimit titleLineHeight titleOpacity titleOrient titlePadding titleX titleY tooltip top trail transform
+    translate type unit utc valid value values vconcat view viewBackground width window x x2 xc xError xError2
+    xOffset y y2 yc year yError yError2 yOffset zero zindex zoom"""
+)
+
+#: The models of Jupyter's own widgets, without "Model"; not the game controller, which tells what a person does.
+WIDGET_MODELS = _words(
+    """Accordion Audio BoundedFloatText BoundedIntText Box Button ButtonStyle Checkbox CheckboxStyle ColorPicker
+    ColorsInput Combobox DatePicker Datetime DescriptionStyle DirectionalLink Dropdown FileUpload FloatLogSlider
+    FloatProgress FloatRangeSlider FloatSlider FloatText FloatsInput GridBox HBox HTML HTMLMath HTMLMathStyle
+    HTMLStyle Image IntProgress IntRangeSlider IntSlider IntText IntsInput Label LabelStyle Layout Link
+    NaiveDatetime Output Password Play ProgressStyle RadioButtons Select SelectMultiple SelectionRangeSlider
+    SelectionSlider SliderStyle Stack Tab TagsInput Text TextStyle Textarea Time ToggleButton ToggleButtonStyle
+    ToggleButtons ToggleButtonsStyle VBox Valid Video"""
+)

@@ -33,6 +33,7 @@ FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
 CONFINED = {
     "qemu": {"qemu"},
     "nh3": {"policy"},
+    "mistune": {"policy"},
     "tornado": {"daemon"},
     "typer": {"cli"},
     "click": {"cli"},

@@ -1,0 +1,49 @@
+"""JSON that is not deeper than front ends can take, and has no key that means more than itself to JavaScript."""
+
+from collections.abc import Callable
+from typing import Any
+
+MAX_DEPTH = 60
+MAX_KEY = 1000
+#: SECURITY: copied into another object, these would change the prototypes of all.
+_POISONOUS = frozenset(("__proto__", "prototype", "constructor"))
+
+
+def safe_tree(value: Any, text: Callable[[str], str] = str, depth: int = MAX_DEPTH) -> Any:
+    """Copy a value of JSON.
+
+    :param text: what becomes of each string and of each key.
+    :return: what is too deep is null, and so are the numbers that JSON does not have; poisonous keys are left out.
+    """
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, dict):
+        if depth <= 0:
+            return None
+        return {
+            text(key): safe_tree(item, text, depth - 1)
+            for key, item in value.items()
+            if isinstance(key, str) and len(key) <= MAX_KEY and key not in _POISONOUS
+        }
+    if isinstance(value, list | tuple):
+        return [safe_tree(item, text, depth - 1) for item in value] if depth > 0 else None
+    return safe_number(value)
+
+
+def safe_number(value: Any) -> Any:
+    """:return: a number, a truth value or None as it is; None for anything else."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if isinstance(value, int) else None
+
+
+def fields(content: dict[str, Any], **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """Keep the named fields that are of the right kind.
+
+    :return: they, as safe trees.
+    """
+    return {
+        name: safe_tree(content[name])
+        for name, kind in kinds.items()
+        if name in content and isinstance(content[name], kind)
+    }
