@@ -149,7 +149,7 @@ async def _end_when_spent(sandboxes: Sandboxes) -> None:
     """End all that lives once the user has used up today's processor time."""
     while True:
         await asyncio.sleep(_SPENT_S)  # what processes take of a processor makes no event
-        if reason := sandboxes.rules.spent():
+        if sandboxes.alive and (reason := sandboxes.rules.spent()):
             live = [box for box in sandboxes.list() if box.is_live]
             ends = [sandboxes.end(box, Death.CPU_LIMIT, reason) for box in live]
             await asyncio.gather(*ends, return_exceptions=True)  # what fails is logged, and tried again

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,17 @@ class Rules:
         policy = self._file.get()
         spec = admit(policy, only_asked(record.spec, record.asked))
         self._check_tier(policy)
-        check_user(policy, self._facts(), spec.memory_mib)
+        facts = self._facts()
+        if policy.user.cpu_s_per_day:  # looking at every process of every sandbox takes time
+            facts = replace(facts, cpu_s=self.ledger.measure(self._live()))
+        check_user(policy, facts, spec.memory_mib)
         return spec
 
     def spent(self) -> str:
         """Why what lives must end, for people; empty while the user has processor time left."""
         self._file.refresh()
         if not self._file.last.user.cpu_s_per_day:
-            return ""  # measuring takes time of its own
+            return ""
         return spent(self._file.last, self.ledger.measure(self._live()))
 
     def default(self) -> dict[str, Any]:
@@ -159,9 +162,9 @@ class Rules:
     def describe(self) -> dict[str, Any]:
         """What holds now; no limit is None. After a mistake in the file: what held last."""
         self._file.refresh()
-        policy, facts = self._file.last, self._facts()
+        policy, facts, cpu_s = self._file.last, self._facts(), self.ledger.measure(self._live())
         default, cap = asdict(effective_default(policy)), asdict(policy.sandbox)
-        used = {"sandboxes": facts.sandboxes, "memory_mib": facts.memory_mib, "cpu_s_per_day": round(facts.cpu_s, 1)}
+        used = {"sandboxes": facts.sandboxes, "memory_mib": facts.memory_mib, "cpu_s_per_day": round(cpu_s, 1)}
         return {
             "file": policy.file,
             "ignored": self._file.ignored,
@@ -174,12 +177,9 @@ class Rules:
         }
 
     def _facts(self) -> UserFacts:
-        live = list(self._live())
-        return UserFacts(
-            sandboxes=len(live),
-            memory_mib=sum(record.spec.memory_mib for record in live),
-            cpu_s=self.ledger.measure(live),
-        )
+        """What the user has, but for processor time."""
+        live = [record.spec.memory_mib for record in self._live()]
+        return UserFacts(sandboxes=len(live), memory_mib=sum(live))
 
     def _check_tier(self, policy: Policy) -> None:
         """Refuse early what a shim would refuse when it plans the machine; while nothing is known, it finds out."""

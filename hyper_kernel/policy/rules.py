@@ -164,9 +164,9 @@ def check_tier(policy: Policy, tier: Tier, reason: str) -> None:
     :raise DeniedError: names the key.
     """
     if policy.tier is Tier.HARDWARE and tier is not Tier.HARDWARE:
-        key = policy.where("isolation.tier")
+        key, why = policy.where("isolation.tier"), reason.partition("\n")[0]
         raise DeniedError(
-            f"this host isolates by software only ({reason}), and hardware is required ({key})",
+            f"this host isolates by software only ({why}), and hardware is required ({key})",
             hint="use a host with KVM (see: hyper doctor), or allow software there",
         )
 

@@ -131,10 +131,25 @@ def test_copy(tmp_path):
         (["--device", "/dev/null"], "HostConfig.Devices is not supported"),
         (["--restart", "always"], "restart policy 'always' is not supported"),
         (["--memory", "6m"], "outside 192"),
+        (["--annotation", "hyper.speed=9"], "annotation hyper.speed is not known"),
+        (["--storage-opt", "dm.basesize=1g"], "storage option dm.basesize is not supported"),
     ],
 )
 def test_what_is_not_offered_is_refused_in_words(words, says):
     assert says in cli("run", *words, "hyper/python", code=125).stderr
+
+
+def test_limits_in_dockers_words():
+    words = ["--cpus", "0.5", "--pids-limit", "90", "--storage-opt", "size=100m", "--annotation", "hyper.wall_s=60"]
+    ident = cli("create", "-m", "256m", *words, "hyper/python").stdout.strip()
+    shown = json.loads(cli("inspect", ident).stdout)[0]
+    host, limits = shown["HostConfig"], shown["Hyper"]["Limits"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (256 << 20, 500_000_000, 90)
+    assert (limits["scratch_mib"], limits["wall_s"], limits["cpu_percent"], limits["cpus"]) == (100, 60, 50, 1)
+    quota = cli("create", "--cpu-quota", "150000", "hyper/python").stdout.strip()
+    assert json.loads(cli("inspect", quota).stdout)[0]["Hyper"]["Limits"]["cpu_percent"] == 150
+    refused = cli("create", "--storage-opt", "size=1g", "hyper/python", code=1)
+    assert "does not fit into the memory of 512 MiB" in refused.stderr
 
 
 def test_images():
