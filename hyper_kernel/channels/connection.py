@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from hyper_kernel.channels.meter import Meter
+from hyper_kernel.channels.missed import Missed
 from hyper_kernel.channels.signing import Buffer
 from hyper_kernel.channels.zmtp import MAX_MESSAGE, Codec, ZmtpError
 
@@ -53,6 +54,7 @@ class Connection:
     :param client: the client's socket.
     :param traffic: counts.
     :param on_broken: called when the kernel broke the rules, with what it did.
+    :param is_wanted: asked when the client has left: whether to keep what the kernel still has to say here.
     """
 
     def __init__(
@@ -61,11 +63,15 @@ class Connection:
         client: socket.socket,
         traffic: Traffic,
         on_broken: Callable[[str], None] = lambda what: None,
+        is_wanted: Callable[["Connection"], bool] = lambda connection: False,
     ) -> None:
         self.channel = channel
+        #: What is kept, once the client has left.
+        self.missed: Missed | None = None
         self._client = client
         self._traffic = traffic
         self._on_broken = on_broken
+        self._is_wanted = is_wanted
         self._codec: Codec | None = None
         #: Held by who writes to the client.
         self._writing = asyncio.Lock()
@@ -113,21 +119,41 @@ class Connection:
                 self._traffic.inward += len(chunk)
 
         await self._pump(self._client, codec, send, lambda count: 0.0)
-        _end_writing(kernel)
+        self._keep_missed()
+        if self.missed is None:
+            _end_writing(kernel)
 
     async def _pump_out(self, kernel: socket.socket, codec: Codec, meter: Meter) -> None:
         async def send(chunks: Iterator[Buffer]) -> None:
             self._traffic.last_s = asyncio.get_running_loop().time()
             async with self._writing:
                 for chunk in chunks:
-                    await asyncio.get_running_loop().sock_sendall(self._client, chunk)
+                    await self._send(chunk)
                     self._traffic.outward += len(chunk)
+                if self.missed and codec.can_insert:
+                    self.missed.end_message()
                 await self._send_waiting()
 
         await self._pump(kernel, codec, send, meter.take)
         # The kernel, or its machine, is gone. Who knows why may still say it to the client, and cancels this then.
         await asyncio.sleep(LAST_WORDS_S)
         _end_writing(self._client)
+
+    async def _send(self, chunk: Buffer) -> None:
+        if self.missed is None:
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._client, chunk)
+                return
+            except OSError:
+                self._keep_missed()
+        if self.missed is None:
+            raise ConnectionResetError(f"the client of {self.channel} has left")
+        self.missed.add(chunk)
+
+    def _keep_missed(self) -> None:
+        """The client has left: keep what it misses, if that is wanted."""
+        if self.missed is None and self._codec and self._is_wanted(self):
+            self.missed = Missed(self.channel, is_midway=not self._codec.can_insert)
 
     async def _pump(self, source: socket.socket, codec: Codec, send: Send, take: Callable[[int], float]) -> None:
         loop, buffer, held = asyncio.get_running_loop(), bytearray(CHUNK), 0
@@ -151,6 +177,11 @@ class Connection:
         if self._codec is None or not self._codec.can_insert:
             return
         waiting, self._waiting = self._waiting, []
+        if self.missed:
+            for message in waiting:
+                self.missed.add(message)
+            self.missed.end_message()
+            return
         try:
             for message in waiting:
                 await asyncio.get_running_loop().sock_sendall(self._client, message)

@@ -19,6 +19,7 @@ from hyper_kernel.channels.connection import Connection, Traffic
 from hyper_kernel.channels.firewall import Firewall
 from hyper_kernel.channels.message import MAX_HEAD, Resigner, pass_small, pass_subscription
 from hyper_kernel.channels.meter import Meter
+from hyper_kernel.channels.missed import Missed
 from hyper_kernel.channels.packet import compose
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.zmtp import SUBSCRIBER, Codec, ZmtpError
@@ -72,6 +73,11 @@ class Splice:
         passed = f"in={self.traffic.inward} out={self.traffic.outward}"
         return f"<Splice connections={len(self._carried)} holds={self.traffic.held} {passed}>"
 
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are carried now."""
+        return list(self._carried.values())
+
     def bind_ipc(self, base: Path) -> dict[str, Any]:
         """Listen on Unix sockets ``<base>-1`` to ``<base>-5``; the connection info for clients.
 
@@ -122,6 +128,14 @@ class Splice:
             await self._publish("status", cell.header, {"execution_state": "idle"})
         self.cells.clear()
 
+    async def take_missed(self) -> list[Missed]:
+        """What the kernel said while nobody heard it; from here on that is not kept any more."""
+        missed = {task: each.missed for task, each in self._carried.items() if each.missed}
+        for task in missed:
+            task.cancel()
+        await asyncio.gather(*missed, return_exceptions=True)
+        return list(missed.values())
+
     async def drop_connections(self) -> None:
         """Close what is carried now, as a kernel's end does; the listeners stay and clients come back by themselves."""
         self.cells.clear()
@@ -161,10 +175,19 @@ class Splice:
                 client.close()
                 continue
             client.setblocking(False)
-            connection = Connection(channel, client, self.traffic, lambda what: self.on_violation(what))
+            connection = Connection(
+                channel, client, self.traffic, lambda what: self.on_violation(what), self._is_last_to_hear
+            )
             task = asyncio.create_task(self._carry(connection, client))
             self._carried[task] = connection
             task.add_done_callback(self._forget)
+
+    def _is_last_to_hear(self, connection: Connection) -> bool:
+        """Whether what the kernel says on a connection whose client has left is heard nowhere else."""
+        if connection.channel == "shell":
+            return any(cell.asker is connection for cell in self.cells.waiting)
+        others = (other for other in self._carried.values() if other is not connection)
+        return connection.channel == "iopub" and all(other.channel != "iopub" for other in others)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         connection = self._carried.pop(task)

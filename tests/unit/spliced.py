@@ -26,7 +26,7 @@ def loop_in_thread():
 
 
 @contextmanager
-def spliced(folder, ports, *, clients_key=CLIENTS_KEY, kernel_key=KERNEL_KEY):
+def spliced(folder, ports, *, clients_key=CLIENTS_KEY, kernel_key=KERNEL_KEY, output="trusted"):
     """A splice to loopback ports by channel: ``(info, run)``; ``run`` runs a coroutine in its loop.
 
     As in a sandbox, a kernel that does not listen yet refuses, and clients come again.
@@ -43,7 +43,7 @@ def spliced(folder, ports, *, clients_key=CLIENTS_KEY, kernel_key=KERNEL_KEY):
         return sock
 
     async def make():
-        splice = Splice(dial, clients=Signer(clients_key), kernel=Signer(kernel_key))
+        splice = Splice(dial, clients=Signer(clients_key), kernel=Signer(kernel_key), output=output)
         return splice, splice.bind_ipc(folder / "k")
 
     with loop_in_thread() as loop:

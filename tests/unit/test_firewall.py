@@ -8,6 +8,7 @@ import pytest
 
 from hyper_kernel.channels import connection as connection_module
 from hyper_kernel.channels import message as message_module
+from hyper_kernel.channels import missed as missed_module
 from hyper_kernel.channels.packet import DELIMITER
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
@@ -133,6 +134,16 @@ def test_trusted_output_passes_whole(run):
         assert got.content["data"] == data and got.buffers == [b"kept"]
 
     run(work, output="trusted")
+
+
+def test_a_dropped_message_takes_its_buffers_along_and_the_next_one_passes(run):
+    async def work(kernel, splice, info):
+        iopub = await Line.open(kernel, info, "iopub")
+        opened = {"comm_id": "c", "target_name": "evil", "data": {}}
+        await iopub.from_kernel(say("comm_open", opened, buffers=[b"x" * 300_000, b"y"]) + stream("after"))
+        assert await iopub.texts(1) == ["after"]
+
+    run(work)
 
 
 @pytest.mark.parametrize(
@@ -330,3 +341,70 @@ def test_a_kernel_that_answers_what_nobody_asked_changes_nothing(run, caplog):
     caplog.set_level(logging.ERROR)
     run(work)
     assert not caplog.records
+
+
+# --- what is missed ---
+
+
+def texts_of(missed):
+    return [json.loads(one.parts[-1]).get("text") for each in missed for one in each.messages()]
+
+
+async def until(is_so):
+    while not is_so():
+        await asyncio.sleep(0)
+
+
+def test_what_a_cell_says_while_nobody_listens_is_kept_and_handed_out_once(run):
+    async def work(kernel, splice, info):
+        shell, iopub = [await Line.open(kernel, info, channel) for channel in ("shell", "iopub")]
+        shell.ask_cell()
+        await wait_cell(splice)
+        await iopub.from_kernel(stream("heard"))
+        assert await iopub.texts(1) == ["heard"]
+        iopub.writer.close()
+        shell.writer.close()
+        await until(lambda: len([each for each in splice.connections if each.missed]) == 2)
+        await iopub.from_kernel(stream("missed") + say("comm_open", {"comm_id": "c"}) + stream("too"))
+        await shell.from_kernel(say("execute_reply", {"status": "ok", "execution_count": 1}, topic=b""))
+        await until(lambda: splice.cells.current is None)
+        await splice.say("said by the shim")
+        missed = await splice.take_missed()
+        assert sorted(each.channel for each in missed) == ["iopub", "shell"]
+        assert texts_of(each for each in missed if each.channel == "iopub") == ["missed", "too", "said by the shim\n"]
+        [reply] = [one for each in missed if each.channel == "shell" for one in each.messages()]
+        assert json.loads(reply.parts[2])["msg_type"] == "execute_reply" and not any(each.is_cut for each in missed)
+        assert CLIENTS.verify(reply.parts[2:6], reply.parts[1])
+        assert await splice.take_missed() == []
+        assert await asyncio.get_running_loop().sock_recv(iopub.guest, 1 << 16) is not None
+
+    run(work)
+
+
+def test_what_others_hear_is_not_kept(run):
+    async def work(kernel, splice, info):
+        first, second = [await Line.open(kernel, info, "iopub") for _ in range(2)]
+        first.writer.close()
+        while await asyncio.get_running_loop().sock_recv(first.guest, 1 << 16):
+            pass  # until the kernel sees it leave
+        assert not any(each.missed for each in splice.connections)
+        second.writer.close()
+        await until(lambda: any(each.missed for each in splice.connections))
+
+    run(work)
+
+
+def test_what_is_missed_is_bounded_and_cut_between_messages(run, monkeypatch):
+    monkeypatch.setattr(missed_module, "MAX_MISSED", 100_000)
+
+    async def work(kernel, splice, info):
+        iopub = await Line.open(kernel, info, "iopub")
+        iopub.writer.close()
+        await until(lambda: any(each.missed for each in splice.connections))
+        await iopub.from_kernel(stream("x" * 30_000) * 10 + stream("late"))
+        await until(lambda: splice.traffic.outward > 300_000)
+        [missed] = await splice.take_missed()
+        texts = texts_of([missed])
+        assert missed.is_cut and len(texts) <= 3 and set(texts) <= {"x" * 30_000}
+
+    run(work)

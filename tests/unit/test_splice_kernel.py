@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,20 @@ def ipykernel(folder):
     env = os.environ | {"IPYTHONDIR": str(folder / "ipython"), "JPY_PARENT_PID": "1"}
     process = subprocess.Popen(command, env=env, cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
+        wait_listening(info["hb_port"])  # clients take a kernel that is late for a dead one
         yield process, {channel: info[f"{channel}_port"] for channel in CHANNELS}
     finally:
         process.kill()
         process.wait()
+
+
+def wait_listening(port):
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)  # there is no event for another process's listening
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +55,8 @@ def kernel():
 
 
 @contextmanager
-def connected(folder, ports, key=CLIENTS_KEY):
-    with spliced(folder, ports) as (info, _):
+def connected(folder, ports, key=CLIENTS_KEY, output="sanitize"):
+    with spliced(folder, ports, output=output) as (info, _):
         client = BlockingKernelClient()
         client.load_connection_info(info | {"key": key, "signature_scheme": "hmac-sha256"})
         client.start_channels()
@@ -103,7 +114,16 @@ get_comm_manager().register_target('echo', opened)
 """
 
 
-def test_a_comms_buffers_go_there_and_back(client):
+@pytest.fixture
+def trusting(kernel, tmp_path):
+    _, ports = kernel
+    with connected(tmp_path, ports, output="trusted") as client:
+        client.wait_for_ready(TIMEOUT_S)
+        yield client
+
+
+def test_a_comms_buffers_go_there_and_back(trusting):
+    client = trusting
     execute(client, ECHO)
     session, shell = client.session, client.shell_channel
     buffers = [b"ab", b"", bytes(range(256)) * 4000]
