@@ -68,8 +68,8 @@ def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: 
         words += ["--symlink", target, name]
     for path in jail.devices:
         words += ["--dev-bind", str(path), str(path)]
-    # SECURITY: after this the root, which is memory, takes no file either.
-    words += ["--proc", "/proc", "--remount-ro", "/", "--chdir", "/"]
+    # SECURITY: after this neither the root, which is memory, nor what /proc says of the program can be changed.
+    words += ["--proc", "/proc", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", "/"]
     return [*words, "--seccomp", str(syscalls_fd), "--info-fd", str(info_fd), "--", *program]
 
 

@@ -69,6 +69,12 @@ def test_a_program_runs_and_nothing_is_left(user):
     assert user(*HYPER, "ps", "-aq").stdout == ""
 
 
+def test_nothing_breaks_out_of_their_jail(user):
+    done = user(*HYPER, "doctor", "--selftest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "none got through" in done.stdout
+
+
 def test_root_cannot_be_mistaken_for_the_user(user):
     """Sockets of the user's are theirs alone; hyperd answers nobody else but root."""
     assert user(*HYPER, "ps").returncode == 0

@@ -21,8 +21,9 @@ from hyper_kernel.host.jail import (
     plan_identity,
 )
 from hyper_kernel.host.seccomp import Call, allow_only, install, refuse
-from hyper_kernel.hypervisor import MachineConfig, Tier
+from hyper_kernel.hypervisor import Tier
 from hyper_kernel.qemu.jail import qemu_jail
+from hyper_kernel.qemu.selftest import plan_machine
 
 GOLDEN = Path(__file__).parent / "golden"
 ALL_USERS = "         0          0 4294967295\n"
@@ -33,16 +34,6 @@ JAIL = Jail(
     syscalls=b"",
     limits=((resource.RLIMIT_CORE, 0),),
     tasks=9,
-)
-CONFIG = MachineConfig(
-    name="hyper-0123456789ab",
-    tier=Tier.SOFTWARE,
-    memory_mib=512,
-    cpus=2,
-    kernel=Path("/data/vmlinux"),
-    initrd=Path("/data/initrd"),
-    cmdline="",
-    disks=(),
 )
 SYS_PTRACE, SYS_GETPID, SYS_UNSHARE, SYS_PERSONALITY = 101, 39, 272, 135
 
@@ -97,8 +88,9 @@ def test_a_jail_that_cannot_be_made_is_told_from_a_program_that_fails():
 
 
 def test_qemu_gets_no_device_it_does_not_need_and_leaves_no_core():
-    jail = qemu_jail(CONFIG)
+    jail = qemu_jail(plan_machine(Tier.SOFTWARE))
     assert jail.devices == (Path("/dev/null"),)
+    assert qemu_jail(plan_machine(Tier.HARDWARE)).devices == (Path("/dev/null"), Path("/dev/kvm"))
     assert (resource.RLIMIT_CORE, 0) in jail.limits
     assert not [path for path in jail.readable if str(path).startswith(("/home", "/root", "/etc", "/var", "/tmp"))]
 
