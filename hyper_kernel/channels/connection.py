@@ -68,6 +68,8 @@ class Connection:
         self.channel = channel
         #: What is kept, once the client has left.
         self.missed: Missed | None = None
+        #: Whether the client has closed its side.
+        self.has_left = False
         self._client = client
         self._traffic = traffic
         self._on_broken = on_broken
@@ -152,6 +154,7 @@ class Connection:
 
     def _keep_missed(self) -> None:
         """The client has left: keep what it misses, if that is wanted."""
+        self.has_left = True
         if self.missed is None and self._codec and self._is_wanted(self):
             self.missed = Missed(self.channel, is_midway=not self._codec.can_insert)
 

@@ -21,6 +21,7 @@ MAX_DEPTH = 200
 _MAX_FIELD = 1024
 _FIELDS = ("msg_id", "msg_type", "username", "session", "date", "version", "subshell_id")
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SURROGATE = rb"\ud"
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SESSION = os.urandom(16).hex()
 
@@ -35,7 +36,9 @@ def read_json(data: Buffer) -> dict[str, Any]:
     if _count_values(data) > MAX_VALUES or _count_opening(data) > MAX_DEPTH:
         _check_shape(_TEXTS.sub(b"", data))  # what is in texts does not count
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), parse_constant=_refuse_constant)
+        if _SURROGATE in data.lower():  # of a pair, or alone: then it is no character, and no UTF-8 holds it
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError) as exc:
         raise ZmtpError("a part of a message is not JSON") from exc
     if not isinstance(value, dict):

@@ -186,13 +186,17 @@ class Splice:
         """Whether what the kernel says on a connection whose client has left is heard nowhere else."""
         if connection.channel == "shell":
             return any(cell.asker is connection for cell in self.cells.waiting)
-        others = (other for other in self._carried.values() if other is not connection)
-        return connection.channel == "iopub" and all(other.channel != "iopub" for other in others)
+        return connection.channel == "iopub" and not self._is_heard
+
+    @property
+    def _is_heard(self) -> bool:
+        """Whether somebody hears what the kernel publishes."""
+        heard = (each for each in self._carried.values() if each.channel == "iopub")
+        return any(each.missed or not each.has_left for each in heard)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         connection = self._carried.pop(task)
-        is_heard = any(other.channel == "iopub" for other in self._carried.values())
-        self.cells.leave(connection, is_heard=is_heard)
+        self.cells.leave(connection, is_heard=self._is_heard)
 
     async def _carry(self, connection: Connection, client: socket.socket) -> None:
         channel = connection.channel

@@ -66,8 +66,15 @@ def test_a_name_that_comes_twice_is_written_once():
     assert write_json(read_json(b'{"a":"good","a":"evil"}')) == b'{"a":"evil"}'
 
 
-def test_what_cannot_be_text_is_still_written_in_ascii():
-    assert write_json(read_json(b'{"a":"\\ud800"}')) == b'{"a":"\\ud800"}'
+@pytest.mark.parametrize("data", [b'{"a\\uD800":"\\udc00"}', b'{"a\\ud800":["\\uDFFF"]}'])
+def test_half_a_character_is_none(data):
+    [(name, value)] = read_json(data).items()
+    assert name == "a?" and value in ("?", ["?"])
+    write_json(read_json(data)).decode()
+
+
+def test_characters_that_are_written_in_two_halves_stay():
+    assert read_json(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
 def test_a_header_keeps_short_texts_of_known_names():
