@@ -13,7 +13,11 @@ PREFIX = "hk-"
 #: Classes whose look front ends know, and which do nothing else.
 PLAIN_CLASSES = frozenset(("dataframe", "tex2jax_ignore", "mathjax_ignore"))
 
+#: Longer style sheets are cut off.
+MAX_SHEET = 1 << 20
 _MAX_RULES = 20_000
+#: What is remembered is a guest's, and may be no larger.
+_MAX_CACHED = 400
 _PROPERTIES = re.compile(
     # SECURITY: nothing here takes content out of the flow or paints outside its box: no position, inset, z-index,
     # transform, outline, shadow, filter, content, animation or cursor, and no custom properties (--x), which could
@@ -83,7 +87,6 @@ def is_property(name: str) -> bool:
     return bool(_PROPERTIES.fullmatch(name))
 
 
-@lru_cache(maxsize=4096)
 def safe_value(name: str, value: str) -> str | None:
     """:return: the value of a property if it is harmless, else None."""
     if name in _LOCAL_URL_PROPERTIES and (local := local_url(value)):
@@ -100,9 +103,12 @@ def safe_value(name: str, value: str) -> str | None:
     return value
 
 
-@lru_cache(maxsize=4096)
 def safe_declarations(text: str) -> str:
     """:return: the harmless ones among the declarations of a ``style`` attribute or of a rule."""
+    return _short_declarations(text) if len(text) <= _MAX_CACHED else _declarations(text)
+
+
+def _declarations(text: str) -> str:
     kept = []
     for declaration in text.split(";"):
         name, _, value = declaration.partition(":")
@@ -110,6 +116,9 @@ def safe_declarations(text: str) -> str:
         if is_property(name) and (safe := safe_value(name, value)) is not None:
             kept.append(f"{name}: {safe}")
     return "; ".join(kept)
+
+
+_short_declarations = lru_cache(maxsize=4096)(_declarations)
 
 
 def safe_sheet(text: str) -> str:
@@ -127,7 +136,7 @@ def _rules(text: str) -> Iterator[tuple[str, str]]:
     inside: list[str] = []
     prelude = ""
     found = 0
-    for part in re.split(r"([{}])", _COMMENT.sub(" ", text)):
+    for part in re.split(r"([{}])", _COMMENT.sub(" ", text[:MAX_SHEET])):
         if part == "{":
             inside.append(prelude.rpartition(";")[2].strip())
             prelude = ""
@@ -143,14 +152,13 @@ def _rules(text: str) -> Iterator[tuple[str, str]]:
             return
 
 
-@lru_cache(maxsize=4096)
 def safe_selector(text: str) -> str:
     """:return: the selector with its ids and classes made the output's own; empty if it has anything unknown."""
     parts, position = [], 0
     text = text.strip()
     while position < len(text):
         match = _SELECTOR.match(text, position)
-        if not match or len(text) > 10_000:
+        if not match:
             return ""
         position = match.end()
         if match["mark"]:

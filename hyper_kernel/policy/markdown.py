@@ -14,7 +14,9 @@ from hyper_kernel.policy.removed import Removed
 #: Longer Markdown is shown as it is written. It takes 2 ms for 1000 characters, and four times that at worst.
 MAX_MARKDOWN = 50_000
 
-_RENDER = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "url", "math"])
+#: HTML and links come through as they are: what cleans them notes them.
+_RENDERER = mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True)
+_RENDER = mistune.create_markdown(renderer=_RENDERER, plugins=["table", "strikethrough", "url", "math"])
 
 
 def safe_markdown(text: str, removed: Removed) -> str:

@@ -9,7 +9,7 @@ _SEQUENCE = re.compile(
     # Colours and styles (SGR) are kept; so are tabs, line ends and what progress bars write: \b and \r.
     r"(?P<colour>\x1b\[[\d;:]{0,60}m)"
     # Strings, up to their end, if it is near: titles, hyperlinks (OSC 8), the clipboard (OSC 52), device control.
-    r"|(?P<string>(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])(?:[^\x07\x1b\x9c\n]{0,2000}(?:\x07|\x1b\\|\x9c))?)"
+    r"|(?P<string>(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])(?:[^\x00-\x1f\x7f-\x9f]{0,2000}(?:\x07|\x1b\\|\x9c))?)"
     r"|(?:\x1b\[|\x9b)[0-?]{0,60}[ -/]{0,10}[@-~]?"
     r"|\x1b[ -/]{0,10}[0-~]?"
     r"|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]"

@@ -127,10 +127,16 @@ def _safe_trait(model: str, name: str, value: Any, removed: Removed) -> Any:
         return value
     if isinstance(value, str):
         if model == "LayoutModel" or model.endswith("StyleModel"):
-            name = name.replace("_", "-")
-            return css.safe_value(name, value) if css.is_property(name) or model != "LayoutModel" else None
+            return _safe_style(model, name.replace("_", "-"), value)
         return without_active(value)[0] if name in ("description", "value") else value
     return value
+
+
+def _safe_style(model: str, name: str, value: str) -> str | None:
+    """A layout's traits are properties; a style's only their values, the browser knows for what."""
+    if not value:
+        return value
+    return css.safe_value(name, value) if css.is_property(name) or model != "LayoutModel" else None
 
 
 def _noted_html(value: str, removed: Removed) -> str:

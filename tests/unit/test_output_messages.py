@@ -20,12 +20,13 @@ CHANNEL_TYPES = [(channel, name) for channel, screens in SCREENS.items() for nam
 #: Strings that the policy knows, so that random content goes deeper than its first checks.
 WORDS = re.findall(
     r"\S+",
-    """data metadata text/html text/plain text/markdown text/latex image/svg+xml image/png application/json
-    value application/vnd.plotly.v1+json application/vnd.vegalite.v5+json application/geo+json state method update custom
-    content comm_id target_name jupyter.widget _model_name _view_name HTMLModel HTMLView OutputModel outputs output_type
-    payload buffer_paths states update_states user_expressions source page set_next_input traceback status ok history matches
-    help_links language_info codemirror_mode comms transient display_id prompt password body layout config args filter
-    __proto__ <b>x</b> <script>1</script> \\href{javascript:1}{x} $x$ # [a](javascript:1) \x1b[31m model_id url""",
+    r"""data metadata text/html text/plain text/markdown text/latex image/svg+xml image/png application/json     value
+    application/vnd.plotly.v1+json application/vnd.vegalite.v5+json application/geo+json state method update
+    custom     content comm_id target_name jupyter.widget _model_name _view_name HTMLModel HTMLView OutputModel
+    outputs output_type     payload buffer_paths states update_states user_expressions source page set_next_input
+    traceback status ok history matches     help_links language_info codemirror_mode comms transient display_id
+    prompt password body layout config args filter     __proto__ <b>x</b> <script>1</script>
+    \href{javascript:1}{x} $x$ # [a](javascript:1)  model_id url""",
 )
 texts = st.one_of(st.sampled_from(WORDS), st.text(max_size=20))
 trees = st.recursive(
