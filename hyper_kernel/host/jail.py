@@ -7,11 +7,12 @@ import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyper_kernel.errors import HostError
+from hyper_kernel.host.cgroup import find_base, hold_in_cgroup
 from hyper_kernel.host.process import Child, read_parent, watch_exit
 
 BINARY = "bwrap"
@@ -37,6 +38,7 @@ class Jail:
     :ivar syscalls: the filter of its system calls, see ``seccomp``.
     :ivar limits: pairs of ``resource.RLIMIT_*`` and its value.
     :ivar tasks: processes and threads at once.
+    :ivar memory_bytes: memory that it may use, where this host lets us bound that (see ``cgroup``).
     """
 
     readable: tuple[Path, ...]
@@ -45,6 +47,7 @@ class Jail:
     syscalls: bytes
     limits: tuple[tuple[int, int], ...]
     tasks: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +167,17 @@ async def start_jailed(
         jailed = await _meet(outer, told, said)
     finally:
         os.close(told)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.callback(jailed.close)
+        stack.push_async_callback(jailed.kill)
         if os.getuid():
             # Only now: before it had a user namespace of its own, all processes of this user would have counted.
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(jailed.pid, resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
+        bounds = hold_in_cgroup(jailed.pid, memory_bytes=jail.memory_bytes, tasks=jail.tasks, base=find_base())
+        stack.enter_context(bounds)
+        stack.push_async_callback(jailed.kill)  # before its cgroup goes
         yield jailed
-    finally:
-        await jailed.kill()
-        jailed.close()
 
 
 def check_made(words: str) -> None:

@@ -22,6 +22,8 @@ _DEVICES = {Tier.SOFTWARE: (), Tier.HARDWARE: (Path("/dev/kvm"),)}
 _TASKS = 64 + 32
 #: QEMU's address space besides a machine's memory: a gigabyte of translated code, stacks, heaps, libraries.
 _ADDRESSES = 8 << 30
+#: Memory that QEMU needs besides the machine's: with emulation, a gigabyte of translated code.
+_OVERHEAD = {Tier.SOFTWARE: 1280 << 20, Tier.HARDWARE: 256 << 20}
 #: The saved state of a machine's devices is a tenth of this; nothing else is written to files.
 _LARGEST_FILE = 16 << 20
 _FILES = 512
@@ -73,6 +75,7 @@ def qemu_jail(config: MachineConfig) -> Jail:
             (resource.RLIMIT_MSGQUEUE, 0),
         ),
         tasks=config.cpus + _TASKS,
+        memory_bytes=(config.memory_mib << 20) + _OVERHEAD[config.tier],
     )
 
 

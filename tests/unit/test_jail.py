@@ -34,6 +34,7 @@ JAIL = Jail(
     syscalls=b"",
     limits=((resource.RLIMIT_CORE, 0),),
     tasks=9,
+    memory_bytes=1 << 30,
 )
 SYS_PTRACE, SYS_GETPID, SYS_UNSHARE, SYS_PERSONALITY = 101, 39, 272, 135
 
