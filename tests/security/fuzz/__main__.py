@@ -22,6 +22,7 @@ TARGETS = {
     "link": ("link",),
     "agent": ("agent.agent", "shim.work", "shim.program"),
     "zmtp": ("channels.zmtp", "channels.message"),
+    "firewall": ("channels.firewall", "channels.packet", "policy.output", "policy.mime", "policy.html"),
     "tar": ("host.tar",),
 }
 #: Inputs under coverage's eye, which makes them slow.

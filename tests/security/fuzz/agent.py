@@ -95,7 +95,8 @@ class _Play:
         frames = await agent.open("exec", argv=["true"])
         log = OutputLog(Path(_FOLDER.name) / "output.jsonl")
         try:
-            assert 0 <= await Program(log).run(frames, open_stdin=False) <= 255
+            end = await Program(log).run(frames, open_stdin=False)
+            assert 0 <= end.code <= 255
         finally:
             frames.close()
             log.pieces()

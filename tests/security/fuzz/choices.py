@@ -64,16 +64,20 @@ class Choices:
         return [*pieces, view]
 
     def bend(self, data):
-        """A few bytes changed, taken out, put in, doubled; mostly none."""
+        """Bytes, or a text, of which a few are changed, taken out, put in, doubled; mostly none."""
         kind = self.byte()
         if kind < 128 or not data:
             return data
         self.has_bent = True
         at = self.below(min(len(data), 65536))
         if kind < 192:
-            return data[:at] + bytes([self.byte()]) + data[at + 1 :]
+            return data[:at] + self._piece(data, 1) + data[at + 1 :]
         if kind < 216:
             return data[:at] + data[at + 1 + self.byte() % 16 :]
         if kind < 240:
-            return data[:at] + self.bytes(1 + self.byte() % 8) + data[at:]
+            return data[:at] + self._piece(data, 1 + self.byte() % 8) + data[at:]
         return data[:at] + data[at // 2 :]
+
+    def _piece(self, data, count):
+        piece = self.bytes(count)
+        return piece.decode("latin-1") if isinstance(data, str) else piece

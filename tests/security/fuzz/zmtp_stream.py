@@ -5,8 +5,8 @@ import hmac
 import json
 
 GREETING = b"\xff".ljust(9, b"\0") + b"\x7f\3\1NULL".ljust(55, b"\0")
-_READY = b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER\x08Identity\x00\x00\x00\x00"
-_READY = _READY[:1] + bytes([len(_READY) - 2]) + _READY[2:]
+READY = b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER\x08Identity\x00\x00\x00\x00"
+READY = READY[:1] + bytes([len(READY) - 2]) + READY[2:]
 _COMMANDS = (
     b"\4PING\0\1ctx", b"\4PONG", b"\4PONGctx", b"\x09SUBSCRIBE", b"\x09SUBSCRIBEtopic", b"\6CANCELtopic",
     b"\4PING", b"\4PING\0\1" + bytes(20), b"\5READY", b"\5ERROR\3why", b"\3FOO", b"", b"\4PIN",
@@ -31,7 +31,7 @@ def sign(key, parts):
 
 def make_stream(choices, make_message):
     """Greeting, handshake, and then what comes."""
-    greeting, ready = GREETING, _READY
+    greeting, ready = GREETING, READY
     if choices.rarely():
         greeting = choices.bend(greeting)
     if choices.rarely():
