@@ -90,7 +90,7 @@ def safe_vegalite(spec: Any) -> dict[str, Any] | None:
     """:return: the chart, if it neither computes nor loads anything; else None."""
     if not isinstance(spec, dict):
         return None
-    spec = safe_tree({name: value for name, value in spec.items() if name != "usermeta"})
+    spec = {name: value for name, value in spec.items() if name != "usermeta"}
     return spec if _is_plain(spec) else None
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from hyper_kernel.policy import widgets
 from hyper_kernel.policy.removed import Removed
-from hyper_kernel.policy.tree import safe_tree
 
 #: A kernel that has more widgets open than that gets no more.
 MAX_COMMS = 20_000
@@ -23,6 +22,8 @@ class Comms:
 
     def __init__(self) -> None:
         self._models: dict[str, widgets.Model] = {}
+        #: Comms that links in the browser name, open or not.
+        self._linked: set[str] = set()
 
     def screen(
         self, msg_type: str, content: dict[str, Any], buffer_sizes: Sequence[int], removed: Removed
@@ -46,11 +47,13 @@ class Comms:
         self, comm_id: str, target: Any, data: dict[str, Any], buffers: int, removed: Removed
     ) -> dict[str, Any] | None:
         state = data.get("state")
-        # SECURITY: a comm that is opened twice could be one thing to the browser and another to us.
-        if target != "jupyter.widget" or not isinstance(state, dict) or comm_id in self._models:
+        # SECURITY: a comm that is opened twice could be one thing to the browser and another to us; and what a link
+        # names must not come to hold text.
+        is_taken = comm_id in self._models or comm_id in self._linked
+        if target != "jupyter.widget" or not isinstance(state, dict) or is_taken:
             removed.add("comm" if target != "jupyter.widget" else "widget message")
             return None
-        if len(self._models) >= MAX_COMMS:
+        if len(self._models) + len(self._linked) >= MAX_COMMS:
             removed.add("widget over the limit")
             return None
         model, kept = self._new(comm_id, state, removed)
@@ -68,9 +71,14 @@ class Comms:
             model = widgets.Model("HTMLModel", is_placeholder=True)
             kept = widgets.placeholder_state(state, own)
         else:
-            kept = widgets.safe_state(model, state, removed, self._models)
+            kept = self._clean(model, state, removed)
         self._models[comm_id] = model
         return model, kept
+
+    def _clean(self, model: widgets.Model, state: Any, removed: Removed) -> dict[str, Any]:
+        kept = widgets.safe_state(model, state, removed, self._models)
+        self._linked.update(widgets.linked_comms(model, kept))
+        return kept
 
     def _message(self, comm_id: str, data: dict[str, Any], buffers: int, removed: Removed) -> dict[str, Any] | None:
         method = data.get("method")
@@ -79,7 +87,7 @@ class Comms:
             if method == "update_states":
                 return self._all_states(data, buffers, removed)
             version = data.get("version")
-            return {"version": safe_tree(version)} if isinstance(version, str) and len(data) == 1 else None
+            return {"version": version} if isinstance(version, str) and len(data) == 1 else None
         if model.is_placeholder:
             return None
         if method in ("update", "echo_update"):
@@ -93,7 +101,7 @@ class Comms:
     def _update(
         self, model: widgets.Model, method: str, data: dict[str, Any], buffers: int, removed: Removed
     ) -> dict[str, Any]:
-        state = widgets.safe_state(model, data.get("state"), removed, self._models)
+        state = self._clean(model, data.get("state"), removed)
         # SECURITY: what draws a widget is said once, when it is opened.
         if widgets.decide_model(state) != model:
             state = {name: value for name, value in state.items() if not name.startswith(("_model_", "_view_"))}
@@ -121,7 +129,8 @@ class Comms:
     def _state_again(self, comm_id: str, state: dict[str, Any], removed: Removed) -> dict[str, Any] | None:
         model = self._models.get(comm_id)
         if model is None:
-            return self._new(comm_id, state, removed)[1] if len(self._models) < MAX_COMMS else None
+            is_room = len(self._models) + len(self._linked) < MAX_COMMS and comm_id not in self._linked
+            return self._new(comm_id, state, removed)[1] if is_room else None
         if model.is_placeholder:
             own = Removed()
             own.add("widget")
@@ -129,7 +138,7 @@ class Comms:
         if widgets.decide_model(state) != model:
             removed.add("widget message")
             return None
-        return widgets.safe_state(model, state, removed, self._models)
+        return self._clean(model, state, removed)
 
     def _path(self, path: Any) -> list[Any]:
         if not isinstance(path, list) or not path or not isinstance(path[0], str):

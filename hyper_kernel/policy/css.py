@@ -47,7 +47,7 @@ _ALLOWED_FUNCTIONS = frozenset(
      "var", "repeat", "minmax", "fit-content")
 )  # fmt: skip
 #: SECURITY: with negative lengths content would leave its place; with lengths of six digits it would hide the rest.
-_REFUSED_NUMBER = re.compile(r"(?<![\w)])-\s*[\d.]|\d{6}|\de[+\d]|/\*", re.IGNORECASE)
+_REFUSED_NUMBER = re.compile(r"(?<![\w)])-\s*[\d.]|(?<![#\w.])(?:\d{6}|[\d.]+e[+\d])|/\*", re.IGNORECASE)
 _LOCAL_URL = re.compile(r"""url\(\s*["']?#([\w.:-]{1,200})["']?\s*\)""", re.IGNORECASE | re.ASCII)
 _AREAS = re.compile(r'(?:\s{0,9}"[\w .-]{0,200}"){1,50}', re.ASCII)
 _LOCAL_URL_PROPERTIES = frozenset(

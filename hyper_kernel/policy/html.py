@@ -26,7 +26,8 @@ MAX_REFERENCES = 200_000
 IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"))
 _DATA_URL = re.compile(r"data:(image/[a-z]+);base64,([A-Za-z0-9+/=\s]*)", re.IGNORECASE)
 _SVG_LOWER = frozenset(name.lower() for name in SVG_ELEMENTS)
-_NOTE = re.compile(r'<div class="hk-note">\[[^<]*\]</div>\Z')
+_NOTE_LOOK = 'class="hk-note" style="opacity: 0.6; font-size: 85%"'
+_NOTE = re.compile(rf"<div {re.escape(_NOTE_LOOK)}>\[[\w .,:/+@?-]*\]</div>\Z", re.ASCII)
 _REL = "noopener noreferrer"
 _OPEN, _CLOSE = '<div class="hk-output">', "</div>"
 
@@ -136,8 +137,7 @@ def safe_html(text: str, removed: Removed) -> str:
 
 def with_note(clean: str, removed: Removed) -> str:
     """:return: clean HTML that ends with a note of what was removed."""
-    note = f'<div class="hk-note">{html.escape(removed.note(), quote=False)}</div>'
-    return _NOTE.sub("", clean) + note
+    return f"{_NOTE.sub('', clean)}<div {_NOTE_LOOK}>{removed.note()}</div>"
 
 
 def safe_svg(text: str, removed: Removed) -> str:
@@ -156,7 +156,7 @@ def safe_svg(text: str, removed: Removed) -> str:
     clean = clean[: end + len("</svg>")].replace("&nbsp;", "&#160;")
     start = clean.index(">")
     spaces = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    style = f"<style>{sheet[len('@scope{') : -1].replace('>', '&gt;')}</style>" if sheet else ""
+    style = f"<style>{sheet}</style>" if sheet else ""
     return f"{clean[:4]}{spaces}{clean[4 : start + 1]}{style}{clean[start + 1 :]}"
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from hyper_kernel.policy.removed import Removed
 
-MAX_TAGS = 100_000
+#: Tags, comments and the like.
+MAX_TAGS = 200_000
 MAX_DEPTH = 200
 _MAX_ATTRIBUTES = 60
 
@@ -32,8 +33,17 @@ _RAW = frozenset(
      "select", "metadata", "desc", "datalist")
 )  # fmt: skip
 _VOID = frozenset(("br", "hr", "img", "col", "input"))
-#: The next of its kind, or its parent's end, ends each of these.
-_ENDS_BY_ITSELF = frozenset(("p", "li", "dt", "dd", "td", "th", "tr", "tbody", "thead", "tfoot", "colgroup"))
+_CELLS = frozenset(("td", "th"))
+_ROWS = _CELLS | {"tr"}
+_GROUPS = _ROWS | {"tbody", "thead", "tfoot"}
+#: What ends of its own when one of these begins; its parent's end will do as well.
+_ENDS = {
+    **dict.fromkeys(_CELLS, _CELLS),
+    "tr": _ROWS,
+    **dict.fromkeys(("tbody", "thead", "tfoot"), _GROUPS),
+    **dict.fromkeys(("dt", "dd"), frozenset(("dt", "dd"))),
+    **{name: frozenset((name,)) for name in ("p", "li", "colgroup")},
+}
 
 _ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s"'>][^\s>]*+)?+)?+"""
 #: How a browser divides HTML into tags (HTML standard, 13.2.5), but for elements whose content is raw, which are cut
@@ -77,6 +87,9 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
     nesting: list[str] = []
     position = tags = addresses = 0
     while match := _TOKEN.search(text, position):
+        tags += 1
+        if tags > MAX_TAGS or len(nesting) > MAX_DEPTH:
+            raise TooMuchHtmlError
         pieces.append(text[position : match.start()].replace("<", "&lt;"))
         position = match.end()
         if match["cells"]:
@@ -89,10 +102,7 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
             if match["end"] and not match["close"]:
                 position = _leave_out(name, text, position, styles, removed)
             continue
-        tags += 1
         _nest(nesting, name, bool(match["close"]))
-        if len(nesting) > MAX_DEPTH:
-            raise TooMuchHtmlError
         attributes = match["attributes"]
         if match["close"] or (attributes and not _are_few(attributes)):
             pieces.append(f"<{match['close']}{name}>")
@@ -104,7 +114,7 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
         if name in foreign and match[0].endswith("/>"):
             pieces.append(f"</{name}>")
             _nest(nesting, name, True)
-    if tags > MAX_TAGS:
+    if tags > MAX_TAGS or len(nesting) > MAX_DEPTH:
         raise TooMuchHtmlError
     pieces.append(text[position:].replace("<", "&lt;"))
     return Markup("".join(pieces), styles, addresses)
@@ -128,14 +138,17 @@ def _nest(nesting: list[str], name: str, close: bool) -> None:
     if name in _VOID:
         return
     if not close:
-        if name not in _ENDS_BY_ITSELF or not nesting or nesting[-1] != name:
-            nesting.append(name)
+        # In SVG no element ends by itself.
+        if nesting and nesting[-1] in _ENDS.get(name, ()) and "svg" not in nesting:
+            while nesting and nesting[-1] in _ENDS[name]:
+                nesting.pop()
+        nesting.append(name)
         return
     for index in range(len(nesting) - 1, -1, -1):
         if nesting[index] == name:
             del nesting[index:]
             return
-        if nesting[index] not in _ENDS_BY_ITSELF:
+        if nesting[index] not in _ENDS:
             return
 
 

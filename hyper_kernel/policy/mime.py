@@ -11,7 +11,6 @@ from hyper_kernel.policy.markdown import safe_markdown
 from hyper_kernel.policy.removed import Removed
 from hyper_kernel.policy.terminal import safe_text
 from hyper_kernel.policy.tex import without_active
-from hyper_kernel.policy.tree import safe_number, safe_tree
 
 MAX_LATEX = 200_000
 _MODEL_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
@@ -72,9 +71,9 @@ _CLEANERS: dict[str, _Cleaner] = {
     "text/latex": _latex,
     "image/svg+xml": _markup(safe_svg),
     **dict.fromkeys(IMAGES, _picture),
-    "application/json": lambda value, removed: safe_tree(value),
+    "application/json": lambda value, removed: value,
     "application/geo+json": lambda value, removed: charts.safe_geojson(value),
-    "application/vnd.dataresource+json": lambda value, removed: safe_tree(value),
+    "application/vnd.dataresource+json": lambda value, removed: value,
     "application/vnd.plotly.v1+json": lambda value, removed: charts.safe_plotly(value),
     **{
         f"application/vnd.vegalite.v{version}+json": lambda value, removed: charts.safe_vegalite(value)
@@ -152,4 +151,4 @@ def safe_display_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and safe_number(value) is not None and 0 < value < 100_000
+    return isinstance(value, int | float) and 0 < value < 100_000

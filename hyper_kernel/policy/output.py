@@ -11,7 +11,7 @@ from typing import Any
 from hyper_kernel.policy.comms import Comms
 from hyper_kernel.policy.removed import Removed
 from hyper_kernel.policy.replies import SCREENS
-from hyper_kernel.policy.tree import safe_number
+from hyper_kernel.policy.tree import safe_tree
 
 MODES = ("sanitize", "trusted")
 _MAX_METADATA, _MAX_METADATA_TEXT = 32, 1000
@@ -50,12 +50,14 @@ class OutputPolicy:
         """Decide on one message from the kernel. It never raises, whatever the message holds.
 
         :param channel: "iopub", "shell", "control" or "stdin".
-        :param content: parsed JSON, as is ``metadata``, which is the message's own; neither is changed.
+        :param content: an object of JSON, as is ``metadata``, which is the message's own; neither is changed.
         :param buffer_sizes: of the message's binary buffers, in bytes.
         """
         if self._mode == "trusted":
             return Screened(content, metadata)
         removed = Removed()
+        # Everything below works on a copy that is not too deep, and of which every string is one.
+        content, metadata = safe_tree(content), safe_tree(metadata)
         is_comm = channel == "iopub" and msg_type in ("comm_open", "comm_msg", "comm_close")
         if is_comm:
             kept = self._comms.screen(msg_type, content, buffer_sizes, removed)
@@ -72,7 +74,6 @@ def _safe_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     """Facts of a message, such as when a cell was started, which protocol widgets speak."""
     kept = {}
     for name, value in list(metadata.items())[:_MAX_METADATA]:
-        value = value[:_MAX_METADATA_TEXT] if isinstance(value, str) else safe_number(value)
-        if value is not None and isinstance(name, str) and len(name) <= _MAX_METADATA_TEXT:
-            kept[name] = value
+        if isinstance(value, str | int | float):
+            kept[name] = value[:_MAX_METADATA_TEXT] if isinstance(value, str) else value
     return kept

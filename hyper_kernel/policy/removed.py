@@ -1,8 +1,12 @@
 """What was taken out of one message, counted, in words for people."""
 
+import re
+
 #: More kinds than that are not told apart: their names may be a guest's.
 _MAX_KINDS = 16
 _MAX_NAME = 80
+#: SECURITY: a name may be a guest's, and the note that has it is shown as HTML in which formulas are rendered.
+_OTHER = re.compile(r"[^\w .,:/+@-]", re.ASCII)
 
 
 class Removed:
@@ -16,7 +20,7 @@ class Removed:
 
         :param kind: a noun in the singular ("script"), or a name that has a slash or a dot, such as a MIME type.
         """
-        kind = "".join(char for char in kind[:_MAX_NAME] if char.isprintable())
+        kind = _OTHER.sub("?", kind[:_MAX_NAME])
         if count > 0 and (kind in self._counts or len(self._counts) < _MAX_KINDS):
             self._counts[kind] = self._counts.get(kind, 0) + count
 

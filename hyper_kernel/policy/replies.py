@@ -8,7 +8,7 @@ from hyper_kernel.policy.comms import TARGETS
 from hyper_kernel.policy.mime import safe_bundle, safe_display_metadata
 from hyper_kernel.policy.removed import Removed
 from hyper_kernel.policy.terminal import plain_text, safe_text
-from hyper_kernel.policy.tree import fields, safe_tree
+from hyper_kernel.policy.tree import fields
 
 _NUMBER = (int, float)
 _STATUSES = frozenset(("ok", "error", "aborted", "abort"))
@@ -117,12 +117,11 @@ def _inspect_reply(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
 
 def _debug(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
     """The debug adapter's protocol; a rich view of a variable is an output."""
-    kept: dict[str, Any] = safe_tree(content)
-    body = kept.get("body")
-    if isinstance(body, dict) and isinstance(body.get("data"), dict):
-        body["data"] = safe_bundle(body["data"], removed)
-        body["metadata"] = safe_display_metadata(body.get("metadata"))
-    return kept
+    body = content.get("body")
+    if not isinstance(body, dict) or not isinstance(body.get("data"), dict):
+        return content
+    shown = {"data": safe_bundle(body["data"], removed), "metadata": safe_display_metadata(body.get("metadata"))}
+    return {**content, "body": {**body, **shown}}
 
 
 def _kernel_info_reply(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
@@ -216,7 +215,7 @@ _REPLIES: dict[str, Screen] = {
     "shutdown_reply": _shaped(restart=bool),
     "interrupt_reply": _shaped(),
     "debug_reply": _debug,
-    "usage_reply": lambda content, removed: safe_tree(content) | _reply(content),
+    "usage_reply": lambda content, removed: content | _reply(content),
     "create_subshell_reply": _shaped(subshell_id=str),
     "delete_subshell_reply": _shaped(),
     "list_subshell_reply": _shaped(subshell_id=list),

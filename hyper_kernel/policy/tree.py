@@ -1,5 +1,6 @@
 """JSON that is not deeper than front ends can take, and has no key that means more than itself to JavaScript."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,18 @@ MAX_KEY = 1000
 _POISONOUS = frozenset(("__proto__", "prototype", "constructor"))
 
 
-def safe_tree(value: Any, text: Callable[[str], str] = str, depth: int = MAX_DEPTH) -> Any:
+#: Halves of characters, which JSON can hold and UTF-8 cannot.
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else _HALVES.sub("\ufffd", text)
+
+
+def safe_tree(value: Any, text: Callable[[str], str] = _whole, depth: int = MAX_DEPTH) -> Any:
     """Copy a value of JSON.
 
-    :param text: what becomes of each string and of each key.
+    :param text: what becomes of each string and of each key; without it, they are made what UTF-8 can hold.
     :return: what is too deep is null, and so are the numbers that JSON does not have; poisonous keys are left out.
     """
     if isinstance(value, str):
@@ -38,12 +47,5 @@ def safe_number(value: Any) -> Any:
 
 
 def fields(content: dict[str, Any], **kinds: type | tuple[type, ...]) -> dict[str, Any]:
-    """Keep the named fields that are of the right kind.
-
-    :return: they, as safe trees.
-    """
-    return {
-        name: safe_tree(content[name])
-        for name, kind in kinds.items()
-        if name in content and isinstance(content[name], kind)
-    }
+    """:return: the named fields that are there and of the right kind."""
+    return {name: content[name] for name, kind in kinds.items() if name in content and isinstance(content[name], kind)}

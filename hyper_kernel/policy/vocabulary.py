@@ -21,7 +21,7 @@ SVG_ELEMENTS = _words(
 #: srcset, ping, download, form*, action, background, poster, srcdoc, contenteditable, draggable, accesskey, autofocus.
 ATTRIBUTES = {
     "*": frozenset(("class", "id", "style", "title", "dir", "lang", "align", "valign", "width", "height", "bgcolor",
-                    "color", "role", "aria-label", "aria-hidden")),
+                    "color", "aria-label", "aria-hidden")),
     "a": frozenset(("href",)),
     "img": frozenset(("src", "alt")),
     "input": frozenset(("checked", "disabled")),

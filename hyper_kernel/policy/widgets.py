@@ -14,7 +14,6 @@ from hyper_kernel.policy.mime import safe_bundle, safe_display_metadata
 from hyper_kernel.policy.removed import Removed
 from hyper_kernel.policy.terminal import safe_text
 from hyper_kernel.policy.tex import without_active
-from hyper_kernel.policy.tree import safe_tree
 from hyper_kernel.policy.vocabulary import WIDGET_MODELS
 
 _MODULES = frozenset(("@jupyter-widgets/base", "@jupyter-widgets/controls", "@jupyter-widgets/output"))
@@ -96,7 +95,7 @@ def safe_state(model: Model, state: Any, removed: Removed, known: dict[str, Mode
     if not isinstance(state, dict):
         return {}
     kept = {}
-    for name, value in safe_tree(state).items():
+    for name, value in state.items():
         cleaned = _safe_trait(model.name, name, value, removed)
         if cleaned is not None or value is None:
             kept[name] = cleaned
@@ -180,6 +179,13 @@ def _is_linkable(end: Any, known: dict[str, Model]) -> bool:
     reference = _REFERENCE.fullmatch(end[0])
     model = known.get(reference[1]) if reference else None
     return bool(model and _LINKABLE.fullmatch(model.name) and end[1] in _LINKABLE_TRAITS)
+
+
+def linked_comms(model: Model, state: dict[str, Any]) -> list[str]:
+    """:return: the comms that a link's clean state names."""
+    if not model.name.endswith("LinkModel"):
+        return []
+    return [state[end][0].removeprefix("IPY_MODEL_") for end in ("source", "target") if end in state]
 
 
 def safe_buffer_paths(model: Model, paths: Any, many: int) -> list[list[Any]]:

@@ -300,7 +300,7 @@ _ACTIVE_ELEMENTS = re.compile(
 _ATTRIBUTES_OF_NAMES = frozenset(("id", "for", "headers"))
 _BAD_CSS = re.compile(
     r"position|inset|z-index|url\((?!#hk-)|@import|expression|behavior|binding|\\|<|image-set|cross-fade|content\s*:"
-    r"|transform\s*:|shadow|outline|filter|animation|transition|cursor|-\d|--\w+\s*:|calc|min\(|\d{6}",
+    r"|transform\s*:|shadow|outline|filter|animation|transition|cursor|-\d|--\w+\s*:|calc|min\(|(?<![#\w.])\d{6}",
     re.IGNORECASE,
 )
 _BAD_TEX = re.compile(r"\\(href|class|style|cssId|def|let|require|unicode|mmlToken|csname|newcommand)(?![A-Za-z])")
