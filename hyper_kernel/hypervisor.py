@@ -44,6 +44,35 @@ class Ram:
     state: Path | None = None
 
 
+class Ended(StrEnum):
+    """What ended a machine."""
+
+    #: It was switched off, from inside.
+    OFF = "powered off"
+    #: It was reset from inside: by a guest that panicked, or by somebody there.
+    RESET = "guest panic or reboot"
+    #: Its guest told the hypervisor that it panicked.
+    PANIC = "guest panic"
+    #: The hypervisor itself ended.
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineEnd:
+    """How a machine ended.
+
+    :ivar words: the same for people, with the hypervisor's own words where it failed.
+    :ivar signal: what ended the hypervisor, where that is known; else 0.
+    """
+
+    how: Ended
+    words: str
+    signal: int = 0
+
+    def __str__(self) -> str:
+        return self.words
+
+
 class VsockDevice(Protocol):
     """What a driver needs to plug in a vsock device."""
 
@@ -96,8 +125,8 @@ class Machine(Protocol):
     async def resume(self) -> None:
         """Let the guest's processors run. :raise HostError: the hypervisor refuses."""
 
-    async def wait_exit(self) -> str:
-        """Wait until the machine has ended; say how, for people (``powered off``, ``guest panic``)."""
+    async def wait_exit(self) -> MachineEnd:
+        """Wait until the machine has ended; say how."""
 
     def console_tail(self, lines: int = 30) -> str:
         """The last lines of the guest's console and of the hypervisor's own messages."""

@@ -144,6 +144,7 @@ class Link:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._lost = False
+        self._problem = f"{peer} closed the connection"
         self._reader = asyncio.create_task(self._read())
 
     async def request(self, op: str, *, deadline_s: float = 30.0, **args: Any) -> dict[str, Any]:
@@ -168,9 +169,10 @@ class Link:
         finally:
             self._waiting.pop(number, None)
 
-    async def wait_closed(self) -> None:
-        """Wait until the peer has gone; raises nothing."""
+    async def wait_closed(self) -> str:
+        """Wait until the peer has gone; say how, for people. Raises nothing."""
         await asyncio.wait([self._reader])
+        return self._problem
 
     async def close(self) -> None:
         """Close the connection; requests under way raise :class:`LostError`."""
@@ -178,18 +180,17 @@ class Link:
         await self.wait_closed()
 
     async def _read(self) -> None:
-        problem = f"{self._peer} closed the connection"
         try:
             async for kind, payload in self._frames:
                 self._take(kind, wire.parse(kind, payload))
         except wire.WireError as exc:
-            problem = f"{self._peer} broke the contract: {exc}"
+            self._problem = f"{self._peer} broke the contract: {exc}"
         finally:
             self._lost = True
             self._frames.close()
             for answer in self._waiting.values():
                 if not answer.done():
-                    answer.set_exception(LostError(problem))
+                    answer.set_exception(LostError(self._problem))
 
     def _take(self, kind: Type, message: dict[str, Any]) -> None:
         if kind is Type.EVENT:

@@ -114,6 +114,10 @@ class Agent:
         with contextlib.suppress(LostError, GuestError):
             await self._link.request("poweroff", deadline_s=5.0)
 
+    async def wait_lost(self) -> str:
+        """Wait until the control connection has ended; say how, for people."""
+        return await self._link.wait_closed()
+
     async def close(self) -> None:
         """Close the control connection."""
         await self._link.close()

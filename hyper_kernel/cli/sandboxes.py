@@ -22,7 +22,7 @@ def ps(
     as_json: AsJson = False,
 ) -> None:
     """List sandboxes."""
-    records = Client().sandboxes(everything=everything)
+    records = Client().sandboxes(everything=everything, liveness=not quiet)
     if as_json:
         show_json([record.as_dict() for record in records])
     elif quiet:
@@ -132,8 +132,8 @@ def events(as_json: AsJson = False) -> None:
             actor = event["Actor"]
             when = datetime.fromtimestamp(event["timeNano"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
             name = actor["Attributes"].get("name", "")
-            code = actor["Attributes"].get("exitCode")
-            text = f"{when}  {actor['ID'][:12]}  {name}  {event['Action']}" + (f" ({code})" if code else "")
+            details = [actor["Attributes"][key] for key in ("exitCode", "death") if actor["Attributes"].get(key)]
+            text = f"{when}  {actor['ID'][:12]}  {name}  {event['Action']}" + f" ({', '.join(details)})" * bool(details)
             print(printable(text), flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

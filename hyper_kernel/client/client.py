@@ -89,9 +89,12 @@ class Client:
 
     # -- sandboxes ----------------------------------------------------------------------------------------------
 
-    def sandboxes(self, *, everything: bool = False) -> list[Record]:
-        """Sandboxes, newest first; those that live, or ``everything``."""
-        data = self._json("GET", "/hyper/v1/sandboxes", {"all": int(everything)})
+    def sandboxes(self, *, everything: bool = False, liveness: bool = False) -> list[Record]:
+        """Sandboxes, newest first; those that live, or ``everything``.
+
+        :param liveness: measure how lively each is, which takes a moment.
+        """
+        data = self._json("GET", "/hyper/v1/sandboxes", {"all": int(everything), "liveness": int(liveness)})
         return [Record.from_dict(record) for record in data["sandboxes"]]
 
     def sandbox(self, ref: str) -> Record:
@@ -296,10 +299,8 @@ class Client:
         cpus: int = 0,
         programs: bool = False,
     ) -> list[dict[str, Any]]:
-        """Have so many clones kept ready: with the image's kernel, or for ``programs``; as :meth:`pool` after that.
-
-        :param memory_mib, cpus: zero: what policy gives.
-        """
+        """Have so many clones kept ready, with the image's kernel or for ``programs``; zero memory or CPUs: as policy
+        says. Answers as :meth:`pool` after that."""
         size = {name: value for name, value in (("memory_mib", memory_mib), ("cpus", cpus)) if value}
         body = {"count": count, "image": image, "programs": programs, **size}
         answer = self._json("POST", "/hyper/v1/pool", body=body, timeout_s=_START_S, again=True)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import Any
 from hyper_kernel.daemon.shims import Shim
 from hyper_kernel.errors import ConflictError, HyperError
 from hyper_kernel.paths import Paths
-from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.record import Liveness, Record, State
 
 log = logging.getLogger(__name__)
 
+#: How long a shim may take to say how lively its sandbox is, in seconds: it waits 3 for the guest.
+_LOOK_S = 5.0
 _LIVE = (State.BOOTING, State.RUNNING, State.STOPPING)
 
 
 class Box:
     """Holds the last record that is known; see :class:`Sandboxes` for what can be done with it.
 
-    :param on_change: called with the box and its former state on each step; must not block.
+    :param on_change: called with the box and its former state on each step, and when its kernel died; must not block.
     """
 
     def __init__(self, record: Record, paths: Paths, on_change: Callable[["Box", State], None]) -> None:
@@ -35,6 +38,7 @@ class Box:
         #: Whether its program or kernel has run since the last start.
         self.ran = record.state in (State.RUNNING, State.STOPPING)
         self.told_start = self.ran
+        self.told_oom = bool(record.death)
         #: How often it has exited.
         self.exits = 0
         self.removed = False
@@ -72,6 +76,7 @@ class Box:
             log.error("%r: its shim sent no record: %s", self, exc)
             return
         mine, before = self.record, self.record.state
+        had_name = bool(self.record.death)
         # SECURITY: the shim parses what the guest sends; what hyperd decided (who, from what, how large) is not its
         # to change.
         self.record = theirs.changed(
@@ -89,13 +94,13 @@ class Box:
             self.ran = True
         if state is State.EXITED and before is not State.EXITED:
             self.exits += 1
-        if state is not before:
+        if state is not before or (self.record.death and not had_name):
             self._on_change(self, before)
         self.publish()
 
     def renew(self) -> None:
         """Make the record that of a sandbox that is about to start, and save it for the shim."""
-        self.ran = self.told_start = False
+        self.ran = self.told_start = self.told_oom = False
         self.forked_s = time.time()
         self.record = self.record.changed(
             state=State.CREATED,
@@ -126,6 +131,17 @@ class Box:
         """Change the name; kept beside the record, which the shim may be writing."""
         (self.folder / "name").write_text(name)
         self.record = self.record.changed(name=name)
+
+    async def look(self) -> Record:
+        """The record, with how lively the sandbox is now, as far as there is a shim that can say it."""
+        if self.record.state is State.RUNNING and self.shim:
+            with contextlib.suppress(HyperError, ValueError, TypeError):
+                seen = await self.request("liveness", deadline_s=_LOOK_S)
+                # SECURITY: the shim says it, which reads what the guest sends: a known word and a number, or nothing.
+                idle_s = float(seen["idle_s"])
+                if math.isfinite(idle_s):
+                    return self.record.changed(liveness=str(Liveness(seen["liveness"])), idle_s=idle_s)
+        return self.record
 
     async def request(self, op: str, *, deadline_s: float = 30.0, **args: Any) -> dict[str, Any]:
         """Ask the shim.

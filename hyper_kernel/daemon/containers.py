@@ -73,7 +73,7 @@ class Containers:
         """GET /containers/{id}/json."""
         box = self._box(call)
         image = self._images.find(box.record.image_id)
-        return Answer(body=docker_json.details(box.record, image, str(box.folder / "output.jsonl")))
+        return Answer(body=docker_json.details(await box.look(), image, str(box.folder / "output.jsonl")))
 
     async def start(self, call: Call) -> Answer:
         """POST /containers/{id}/start."""

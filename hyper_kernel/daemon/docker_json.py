@@ -7,6 +7,7 @@ from typing import Any
 from hyper_kernel.daemon.create_body import WALL_S
 from hyper_kernel.oci.store import Image
 from hyper_kernel.policy.rules import amounts_of
+from hyper_kernel.sandbox.death import Death
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.words import status_text
 
@@ -91,7 +92,10 @@ def details(record: Record, image: Image | None, log_path: str) -> dict[str, Any
         "Hyper": {
             "State": str(record.state),
             "Tier": record.tier,
+            "Death": record.death,
             "Reason": record.reason,
+            "Liveness": record.liveness,
+            "IdleSeconds": record.idle_s,
             "Notes": list(record.notes),
             "Kernel": bool(record.spec.kernel),
             # No limit is null.
@@ -109,7 +113,7 @@ def _state(record: Record) -> dict[str, Any]:
         "Running": word == "running",
         "Paused": False,
         "Restarting": False,
-        "OOMKilled": record.reason == "out of memory",
+        "OOMKilled": record.death == Death.OUT_OF_MEMORY,
         "Dead": False,
         "Pid": record.qemu_pid if word == "running" else 0,
         "ExitCode": max(record.exit_code, 0),

@@ -10,6 +10,7 @@ from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.shims import Shim, is_running, kill_recorded
 from hyper_kernel.errors import HostError, HyperError
 from hyper_kernel.paths import Paths
+from hyper_kernel.sandbox.death import Cause, Death, named
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.words import printable
 
@@ -21,7 +22,7 @@ GRACE_S = 5.0
 EXIT_S = 15.0
 #: The exit code of a sandbox that was killed.
 KILLED = 137
-SHIM_KILLED = "the shim was killed"
+SHIM_KILLED = named(Death.HOST_LOST, "the shim was killed")
 
 
 class Keeper:
@@ -61,7 +62,7 @@ class Keeper:
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
-    def bury(self, box: Box, reason: str = SHIM_KILLED) -> None:
+    def bury(self, box: Box, cause: Cause = SHIM_KILLED) -> None:
         """Write the end of a sandbox whose shim cannot; leave no process and no socket of it."""
         with contextlib.suppress(HostError):
             last = Record.load(box.folder)
@@ -74,9 +75,10 @@ class Keeper:
             kill_recorded(box.shim_pid, recorded_s=box.forked_s)
         box.record.remove_sockets(self._paths)
         if box.is_live:
-            log.warning("%s: %s", box, reason)
-            end = {"state": State.EXITED, "reason": reason, "exit_code": KILLED, "finished_s": time.time()}
-            box.take(box.record.as_dict() | end)
+            log.warning("%s: %s", box, cause.reason)
+            end = {"state": State.EXITED, "exit_code": KILLED, "finished_s": time.time()}
+            name = {"reason": cause.reason, "death": str(cause.death or "")}
+            box.take(box.record.as_dict() | end | name)
             box.save()
 
     async def wait_shim(self, box: Box) -> None:
@@ -91,7 +93,7 @@ class Keeper:
             async with asyncio.timeout(EXIT_S):
                 await box.wait_for(lambda: not box.is_live)
         except TimeoutError:
-            self.bury(box, reason="killed: the shim did not answer")
+            self.bury(box, named(Death.KILLED, "its shim did not answer"))
 
     async def settle(self, box: Box) -> None:
         """Wait until the shim of a sandbox that has exited is gone."""

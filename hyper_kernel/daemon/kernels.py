@@ -38,10 +38,12 @@ class Kernels:
         routes.add("POST", f"{one}/wait", self.wait)
 
     async def list_sandboxes(self, call: Call) -> Answer:
-        """GET /hyper/v1/sandboxes: records, newest first."""
-        boxes = self._sandboxes.list()
-        wanted = [public_record(box.record) for box in boxes if call.flag("all") or box.is_live]
-        return Answer(body={"sandboxes": wanted})
+        """GET /hyper/v1/sandboxes: records, newest first; with ``liveness=1`` also how lively each is."""
+        boxes = [box for box in self._sandboxes.list() if call.flag("all") or box.is_live]
+        records = [box.record for box in boxes]
+        if call.flag("liveness"):
+            records = await asyncio.gather(*(box.look() for box in boxes))
+        return Answer(body={"sandboxes": [public_record(record) for record in records]})
 
     async def create_sandbox(self, call: Call) -> Answer:
         """POST /hyper/v1/sandboxes {name, spec}."""
@@ -134,6 +136,7 @@ def facts(record: Record) -> dict[str, Any]:
         "state": "exited" if has_ended(record) else str(record.state),
         "sandbox_state": str(record.state),
         "exit_code": record.exit_code,
+        "death": record.death,
         "reason": record.reason,
         "connection": record.connection,
         "tier": record.tier,

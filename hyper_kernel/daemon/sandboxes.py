@@ -36,7 +36,7 @@ from hyper_kernel.errors import (
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.policy.rules import asked_of, only_asked
-from hyper_kernel.sandbox.death import Death
+from hyper_kernel.sandbox.death import Cause, Death
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.spec import SandboxSpec
 
@@ -104,13 +104,9 @@ class Sandboxes:
             argv = plan_argv(None, None, image.config)
             spec = replace(spec, process=replace(spec.process, argv=argv))
         name = self._free_name(name)
+        given, asked = self.rules.admit(spec), asked_of(spec)
         record = Record(
-            id=self._free_id(),
-            name=name,
-            spec=self.rules.admit(spec),
-            asked=asked_of(spec),
-            image_id=image.id,
-            created_s=time.time(),
+            id=self._free_id(), name=name, spec=given, asked=asked, image_id=image.id, created_s=time.time()
         )
         record.save(self._paths.sandboxes)
         box = self._boxes[record.id] = Box(record, self._paths, self._changed)
@@ -286,7 +282,7 @@ class Sandboxes:
                     box.shim_pid = await self._shims.get(box.record, listener)
                 await self._keeper.meet(box)
             except (HyperError, OSError) as exc:
-                self._keeper.bury(box, reason=f"cannot start: {exc}")
+                self._keeper.bury(box, Cause(None, f"cannot start: {exc}"))
                 if isinstance(exc, OSError):
                     raise HostError(f"cannot start {box.record.name}: {exc}", hint="run: hyper doctor") from exc
                 raise
@@ -329,17 +325,21 @@ class Sandboxes:
         await self._remove(box)
 
     def _changed(self, box: Box, before: State) -> None:
-        """Called by a box when its sandbox took a step."""
+        """Called by a box when its sandbox took a step, or its kernel died."""
         state = box.record.state
+        if box.record.death == Death.OUT_OF_MEMORY and not box.told_oom:
+            box.told_oom = True
+            self.tell(box, "oom", death=box.record.death)
+        if state is before:
+            return
         # A program that ends at once may never be seen running; its events are whole all the same.
         if state is State.RUNNING or (state is State.EXITED and box.ran and not box.told_start):
             box.told_start = True
             self.tell(box, "start")
         if state is State.EXITED:
             self.rules.ledger.settle(box.record.id, box.record.cpu_s)
-            if box.record.reason == "out of memory":
-                self.tell(box, "oom")
-            self.tell(box, "die", exitCode=str(box.record.exit_code))
+            death = {"death": box.record.death} if box.record.death else {}
+            self.tell(box, "die", exitCode=str(box.record.exit_code), **death)
             if box.record.spec.auto_remove:
                 self._spawn(self._remove_read(box))
         log.info("%s was %s", box, before)

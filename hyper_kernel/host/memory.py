@@ -46,6 +46,16 @@ def read_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup
     return (host, *_read_cgroups(proc, cgroups))
 
 
+def read_oom_kills(proc: Path = Path("/proc")) -> int:
+    """How often the host's kernel has killed for want of memory since it booted; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (proc / "vmstat").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
 def _read_cgroups(proc: Path, cgroups: Path) -> Iterator[Memory]:
     """Memory of our own cgroup and of those above it: the limit of each holds ("Memory" in the kernel's cgroup-v2)."""
     own = next((line[3:] for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::")), "")

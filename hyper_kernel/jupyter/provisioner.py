@@ -257,13 +257,13 @@ class HyperProvisioner(KernelProvisionerBase):
             return None
 
     def _exit_code(self, kernel: dict[str, Any] | None) -> int | None:
-        """None while it lives; names the reason of its death to the manager, which JupyterLab shows."""
+        """None while it lives; tells the manager the reason of its death, which JupyterLab shows."""
         if kernel is None:
             return _GONE
+        if self.parent is not None:
+            self.parent.reason = kernel["reason"]
         if kernel["state"] != "exited" and kernel["exit_code"] == -1:
             return None
-        if self.parent is not None and kernel["reason"]:
-            self.parent.reason = kernel["reason"]
         return int(kernel["exit_code"])
 
     async def _remove(self) -> None:

@@ -17,7 +17,7 @@ from hyper_kernel.errors import HostError
 from hyper_kernel.host.console import Console
 from hyper_kernel.host.jail import Jailed, check_made, start_jailed
 from hyper_kernel.host.memory import open_memory
-from hyper_kernel.hypervisor import MachineConfig, Ram, VsockDevice
+from hyper_kernel.hypervisor import Ended, MachineConfig, MachineEnd, Ram, VsockDevice
 from hyper_kernel.qemu.argv import BINARY, RECIPE, Inherited, argv
 from hyper_kernel.qemu.jail import qemu_jail
 
@@ -26,15 +26,14 @@ log = logging.getLogger(__name__)
 #: QEMU greets within tens of milliseconds; a busy host may take its time.
 _GREETING_S = 20.0
 _COMMAND_S = 20.0
-#: What a clean end is called: the reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
-POWERED_OFF = "powered off"
 _EVENTS = {"capability": "events", "state": True}
-_CAUSES = {
-    "guest-shutdown": POWERED_OFF,
-    "guest-reset": "guest panic or reboot",
-    "guest-panic": "guest panic",
-    "host-qmp-quit": POWERED_OFF,
-    "host-signal": "QEMU was told to end by a signal",
+#: The reasons of QMP's SHUTDOWN event (qapi/run-state.json, ShutdownCause).
+_ENDS = {
+    "guest-shutdown": MachineEnd(Ended.OFF, Ended.OFF),
+    "guest-reset": MachineEnd(Ended.RESET, Ended.RESET),
+    "guest-panic": MachineEnd(Ended.PANIC, Ended.PANIC),
+    "host-qmp-quit": MachineEnd(Ended.OFF, Ended.OFF),
+    "host-signal": MachineEnd(Ended.LOST, "QEMU was told to end by a signal"),
 }
 
 
@@ -81,7 +80,7 @@ class QemuMachine:
         self._process = process
         self._console = console
         self._qmp = QMPClient("hyper")
-        self._cause = ""
+        self._end: MachineEnd | None = None
         self._has_chardev = False
         # SECURITY: of QEMU's events only this one is kept; some others a guest can cause without end.
         self._qmp.events.names = {"SHUTDOWN"}
@@ -168,19 +167,19 @@ class QemuMachine:
         """Let the guest run."""
         await self._execute("cont")
 
-    async def wait_exit(self) -> str:
+    async def wait_exit(self) -> MachineEnd:
         """Wait until QEMU has ended; say how."""
         code = await self._process.wait()
         while self._qmp.runstate is Runstate.RUNNING:  # what QEMU said last may be still on its way
             await self._qmp.runstate_changed()
         for event in self._qmp.events.clear():  # kept for whoever else waits
             cause = str(cast("dict[str, Any]", event["data"])["reason"])
-            self._cause = _CAUSES.get(cause, cause)
-        if self._cause:
-            return self._cause
+            self._end = _ENDS.get(cause, MachineEnd(Ended.LOST, f"QEMU ended ({cause})"))
+        if self._end:
+            return self._end
         if code < 0:
-            return f"QEMU was killed (signal {-code})"
-        return f"QEMU failed (exit code {code}): {self._own_words()}"
+            return MachineEnd(Ended.LOST, f"QEMU was killed by signal {-code}", -code)
+        return MachineEnd(Ended.LOST, f"QEMU failed (exit code {code}): {self._own_words()}")
 
     def console_tail(self, lines: int = 30) -> str:
         """The last lines of the console and of QEMU's own messages."""

@@ -11,6 +11,7 @@ from hyper_kernel.paths import Paths
 from hyper_kernel.qemu.accel import Verdict, probe_tier
 from hyper_kernel.rootfs.guest import GuestFiles, get_guest
 from hyper_kernel.rootfs.image import check_kernel
+from hyper_kernel.sandbox.death import scratch_mib
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.spec import KernelSpec, ProcessSpec
 
@@ -77,8 +78,7 @@ async def plan_machine(paths: Paths, record: Record) -> Plan:
     return Plan(
         machine=machine,
         hostname=spec.hostname or record.id[:12],
-        # Half of the memory, as tmpfs does by itself: the rest is the program's.
-        scratch_mib=spec.memory_mib // 2,
+        scratch_mib=scratch_mib(spec),
         image=plan_image(image.config),
         program={} if spec.kernel else plan_program(spec.process, image.config),
         kernel=check_kernel(store, image, spec.kernel.name) if spec.kernel else "",

@@ -28,6 +28,17 @@ class State(StrEnum):
     EXITED = "exited"
 
 
+class Liveness(StrEnum):
+    """How lively a sandbox is, as the host measured it."""
+
+    #: Its processors work.
+    BUSY = "busy"
+    #: They do not, but it answers.
+    IDLE = "idle"
+    #: Its agent does not answer.
+    HUNG = "hung"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A sandbox as it was last known. Times are seconds since the epoch, 0.0 where not yet.
@@ -37,7 +48,8 @@ class Record:
     where a signal ended it), -1 while unknown.
     ``connection`` is the connection info clients use (without the key), once a kernel runs. ``asked`` names the limits
     in ``spec`` that were asked for; the others are what policy gave. ``cpu_s`` is the processor time that the shim and
-    all it started took from its start to its end, 0.0 until then.
+    all it started took from its start to its end, 0.0 until then. ``liveness`` is there in answers to those who asked
+    for it, with ``idle_s``: since when it has done nothing, or not answered.
     """
 
     id: str
@@ -58,6 +70,8 @@ class Record:
     notes: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     cpu_s: float = 0.0
+    liveness: str = ""
+    idle_s: float = 0.0
 
     def save(self, sandboxes: Path) -> None:
         """Write it below ``sandboxes``, whole or not at all.

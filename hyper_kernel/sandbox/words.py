@@ -2,11 +2,14 @@
 
 import time
 
-from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.record import Liveness, Record, State
+
+#: From so many seconds on it is said how long a sandbox has been idle.
+_LONG_S = 60.0
 
 
 def status_text(record: Record, now_s: float | None = None) -> str:
-    """``Up 5 minutes``, ``Exited (0) 2 hours ago``, ``Exited (137, out of memory) 3 seconds ago``.
+    """``Up 5 minutes (idle 4 minutes)``, ``Exited (0) 2 hours ago``, ``Exited (137, out of memory) 3 seconds ago``.
 
     :param now_s: seconds since the epoch; the clock's where it is left out.
     """
@@ -16,9 +19,19 @@ def status_text(record: Record, now_s: float | None = None) -> str:
     if record.state is State.BOOTING:
         return "Starting"
     if record.state is not State.EXITED:
-        return f"Up {duration_text(now - (record.started_s or now))}"
-    reason = f", {record.reason}" if record.reason else ""
-    return f"Exited ({record.exit_code}{reason}) {duration_text(now - record.finished_s)} ago"
+        how = _how(record)
+        return f"Up {duration_text(now - (record.started_s or now))}" + (f" ({how})" if how else "")
+    name = record.death or record.reason
+    return f"Exited ({record.exit_code}{name and f', {name}'}) {duration_text(now - record.finished_s)} ago"
+
+
+def _how(record: Record) -> str:
+    """What is worth saying of one that is up; empty: nothing."""
+    if record.spec.kernel and record.exit_code != -1:
+        return record.death or "its kernel has ended"
+    if record.liveness == Liveness.IDLE and record.idle_s >= _LONG_S:
+        return f"{record.liveness} {duration_text(record.idle_s)}"
+    return record.liveness
 
 
 def duration_text(seconds: float) -> str:

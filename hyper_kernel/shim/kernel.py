@@ -1,15 +1,23 @@
 """The Jupyter kernel of a sandbox: its process, its channels."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
 from hyper_kernel.errors import GuestError
+from hyper_kernel.sandbox.death import Cause
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
 from hyper_kernel.spec import KernelSpec, Limits
+
+#: How long all clients together may take to read why their kernel ended, in seconds.
+_LAST_WORDS_S = 3.0
+#: What cells of a kernel that is gone end with, in the place of a Python exception.
+_ENDED = "DeadKernelError"
+_SIGINT, _SIGKILL, _SIGTERM = 2, 9, 15
 
 
 class Kernel:
@@ -26,6 +34,7 @@ class Kernel:
         self._spec = spec
         self._is_ready = bool(guest.kernel_key)
         self._key = guest.kernel_key or new_key()
+        self._was_told_to_end = False
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # SECURITY: the clients' key stays here; what the guest signs is signed anew.
         clients = Signer(spec.key.encode(), spec.signature_scheme)
@@ -60,16 +69,36 @@ class Kernel:
         await self.splice.close()
         await self._ports.close()
 
-    async def ended(self, code: int) -> None:
-        """Take note that the kernel's process has ended: its clients' connections close, the listeners stay."""
+    async def ended(self, code: int, cause: Cause) -> Cause:
+        """Take note that the kernel's process has ended: its clients' connections close, the listeners stay.
+
+        :return: the cause, without a name where the host had told it to end.
+        """
         if not self._exit.done():
             self._exit.set_result(code)
+        cause = Cause() if self._was_told_to_end else cause
+        await self.say_last(cause)
         await self.splice.drop_connections()
         await self._ports.close()
+        return cause
+
+    async def say_last(self, cause: Cause) -> None:
+        """Let the people at the channels know why it ends, and end their cells; nothing where the cause has no name."""
+        if not cause.death:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.splice.say(cause.reason)
+                await self.splice.end_cells(_ENDED, cause.reason)
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""
+        self._was_told_to_end = self._was_told_to_end or number in (_SIGKILL, _SIGTERM)
         await self._agent.request("kernel.signal", signal=number)
+
+    async def interrupt(self) -> None:
+        """Interrupt the cell that runs."""
+        await self.signal(_SIGINT)
 
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).

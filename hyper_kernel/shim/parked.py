@@ -14,7 +14,7 @@ from typing import Any
 from hyper_kernel.errors import GuestError, HostError, HyperError
 from hyper_kernel.host.orders import MAX_REASON, do_while_held, receive_order, send_order
 from hyper_kernel.host.process import is_alive, read_start_ticks
-from hyper_kernel.hypervisor import MachineConfig
+from hyper_kernel.hypervisor import MachineConfig, MachineEnd
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.kernel import WORK, KernelPorts, resync_kernel, warm_kernel
@@ -136,7 +136,7 @@ class Parked:
         if self._guest and self._guest.ports:
             await self._guest.ports.close()
 
-    async def wait_exit(self) -> str:
+    async def wait_exit(self) -> MachineEnd:
         """Wait until its machine has ended; say how."""
         assert self._guest
         return await self._guest.machine.wait_exit()

@@ -5,6 +5,7 @@ import codecs
 import contextlib
 import json
 import logging
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hyper_kernel import wire
 from hyper_kernel.errors import GuestError
 from hyper_kernel.limits import MAX_LOG
 from hyper_kernel.link import Frames
+from hyper_kernel.sandbox.death import ProgramEnd
 from hyper_kernel.wire import Type
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,11 @@ class Program:
         self._attached: set[Frames] = set()
         self._stream: asyncio.Future[Frames] = asyncio.get_running_loop().create_future()
         self._exit: dict[str, Any] | None = None
+        #: When it last wrote something, in monotonic seconds.
+        self.last_s = 0.0
 
-    async def run(self, stream: Frames, *, open_stdin: bool) -> int:
-        """Carry output until the program ends; its exit code, as a shell counts it.
+    async def run(self, stream: Frames, *, open_stdin: bool) -> ProgramEnd:
+        """Carry output until the program ends; how it did.
 
         :param stream: an exec stream of the agent's.
         :param open_stdin: whether clients may write to it; if not, it reads an empty input.
@@ -78,12 +82,12 @@ class Program:
         try:
             async for kind, payload in stream:
                 if kind is Type.EXIT:
-                    status = wire.parse(kind, payload)
-                    code = exit_code(status)
-                    await self.finish(code)
-                    return code
+                    end = ProgramEnd.read(wire.parse(kind, payload))
+                    await self.finish(end.code)
+                    return end
                 if kind not in _NAMES:
                     raise wire.WireError(f"{kind.name} in a program's output")
+                self.last_s = time.monotonic()
                 self._output.append(kind, payload)
                 await self._deliver(kind, payload)
         except wire.WireError as exc:
@@ -127,17 +131,3 @@ class Program:
             except (OSError, TimeoutError):
                 self._attached.discard(frames)
                 frames.close()
-
-
-def exit_code(status: dict[str, Any]) -> int:
-    """The code a shell gives for EXIT's ``{code, signal}``: 128 + signal for a program that a signal ended.
-
-    :raise WireError: neither is a small number.
-    """
-    code, signal = status.get("code"), status.get("signal")
-    # SECURITY: the guest says these; they reach exit statuses and JSON.
-    if isinstance(code, int) and 0 <= code <= 255:
-        return code
-    if isinstance(signal, int) and 0 < signal < 65:
-        return 128 + signal
-    raise wire.WireError(f"no exit code in {str(status)[:100]}")

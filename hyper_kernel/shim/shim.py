@@ -13,18 +13,21 @@ from typing import Any
 
 from hyper_kernel.agent.agent import RefusedError
 from hyper_kernel.errors import ConflictError, GuestError, RequestError
+from hyper_kernel.host.memory import read_oom_kills
 from hyper_kernel.host.timing import step
 from hyper_kernel.host.usage import read_own_cpu_s, read_usage
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
-from hyper_kernel.sandbox.death import Death
+from hyper_kernel.sandbox.death import Cause, Death, ProgramEnd, name_machine_end, name_program_end, named
 from hyper_kernel.sandbox.plan import Plan, plan_machine
 from hyper_kernel.sandbox.record import Record, State
 from hyper_kernel.sandbox.source import Guest, Source
 from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
+from hyper_kernel.shim.limits import Patience, hold_cells, wait_wall
+from hyper_kernel.shim.liveness import Pulse
 from hyper_kernel.shim.owner import wait_orphaned
-from hyper_kernel.shim.program import OutputLog, Program, exit_code
+from hyper_kernel.shim.program import OutputLog, Program
 from hyper_kernel.shim.work import Work
 from hyper_kernel.spec import KernelSpec
 from hyper_kernel.wire import Type, WireError
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 _POWER_OFF_S = 5.0
 #: How long the machine's own end may take to be noticed after its connections broke, in seconds.
 _NAMING_S = 0.5
+#: Lines of the console's end in which a panic is looked for.
+_PANIC_LINES = 200
 #: Exit codes as Docker's: our failure, killed.
 _FAILED, _KILLED = 125, 137
 _SIGTERM = 15
@@ -42,9 +47,9 @@ _SIGTERM = 15
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a sandbox ended. ``reason`` is empty after a plain exit of its program."""
+    """How a sandbox ended. ``cause`` is empty after a plain exit of its program."""
 
-    reason: str
+    cause: Cause
     code: int
     orderly: bool = False
 
@@ -78,6 +83,8 @@ class Shim:
         self._guest: Guest | None = None
         self._kernel: Kernel | None = None
         self._work: Work | None = None
+        self._pulse: Pulse | None = None
+        self._patience = Patience()
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any] | None]]] = {
             "kernel.signal": self._call_kernel_signal,
             "kernel.keep": self._call_kernel_keep,
@@ -86,6 +93,7 @@ class Shim:
             "stop": self._call_stop,
             "kill": self._call_kill,
             "stats": self._call_stats,
+            "liveness": self._call_liveness,
         }
 
     def __repr__(self) -> str:
@@ -97,10 +105,12 @@ class Shim:
             try:
                 ending = await self._live()
                 await self._program.finish(ending.code)
+                # What the kernel died of says more than how its sandbox went then.
+                named_before = self._record.death
                 await self._change(
                     state=State.EXITED,
                     exit_code=ending.code,
-                    reason=ending.reason,
+                    **({} if named_before else _name(ending.cause)),
                     finished_s=time.time(),
                     qemu_pid=0,
                     cpu_s=read_own_cpu_s(),
@@ -111,7 +121,8 @@ class Shim:
 
     async def _live(self) -> Ending:
         await self._change(state=State.BOOTING, started_s=time.time())
-        self._watch_owner()
+        if owner := self._record.spec.owner:
+            self._end_by(wait_orphaned(owner))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop_tasks)
             starting = asyncio.create_task(self._start(stack))
@@ -125,6 +136,8 @@ class Shim:
                 self._fail(problem)
             ending = await self._ending
             log.info("ending: %s", ending)
+            if self._kernel and self._record.exit_code == -1:
+                await self._kernel.say_last(ending.cause)
             await self._change(state=State.STOPPING)
             if ending.orderly and self._guest:
                 await self._power_off(self._guest)
@@ -135,7 +148,7 @@ class Shim:
         reason = str(problem) or repr(problem)
         if hint := getattr(problem, "hint", ""):
             reason += f" ({hint})"
-        self._end(reason, problem.code if isinstance(problem, RefusedError) else _FAILED)
+        self._end(Cause(None, reason), problem.code if isinstance(problem, RefusedError) else _FAILED)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Boot, give the guest its identity, start the program or the kernel."""
@@ -145,21 +158,39 @@ class Shim:
             source = self._source.start(plan.machine, self._folder, self._on_event, plan.ready_kernel)
             guest = await stack.enter_async_context(source)
         self._guest = guest
-        self._spawn(self._watch_machine(guest))
-        guest.end.on_violation = lambda error: self._end(f"the guest broke the vsock protocol: {error}", _KILLED)
+        self._pulse = Pulse(guest.machine.pid, lambda: guest.agent.request("ping"), share=self._share())
+        self._end_by(self._wait_machine(guest))
+        self._end_by(self._wait_agent(guest))
+        guest.end.on_violation = lambda error: self._end(
+            named(Death.VIOLATION, f"the guest broke the vsock protocol: {error}"), _KILLED
+        )
         with step(log, "resync the guest"):
-            await guest.agent.resync(hostname=plan.hostname, scratch_mib=plan.scratch_mib, image=plan.image)
+            processes = self._record.spec.limits.processes
+            await guest.agent.resync(
+                hostname=plan.hostname, scratch_mib=plan.scratch_mib, processes=processes, image=plan.image
+            )
         self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
         if self._record.spec.kernel:
             await self._start_kernel(stack, guest, self._record.spec.kernel, plan.kernel)
         else:
             await self._start_program(guest, plan)
         await self._change(state=State.RUNNING)
+        self._hold()
+
+    def _hold(self) -> None:
+        """From here on, end it where it goes over its limits."""
+        limits = self._record.spec.limits
+        if limits.wall_s:
+            self._end_by(wait_wall(limits.wall_s))
+        if self._kernel and (limits.cell_s or limits.output_bytes):
+            splice = self._kernel.splice
+            self._end_by(hold_cells(splice.cells, limits, self._kernel.interrupt, splice.say))
 
     async def _start_kernel(self, stack: AsyncExitStack, guest: Guest, spec: KernelSpec, name: str) -> None:
         channels = self._paths.channels(spec.channels or self._record.id[:8])
         make_private(channels.parent)
         self._kernel = Kernel(guest, spec, self._record.spec.limits)
+        self._kernel.splice.on_violation = self._on_violation
         stack.push_async_callback(self._kernel.close)
         self._work = Work(guest.agent, self._folder / "work.tar")
         with step(log, "copy the folder"):
@@ -174,25 +205,39 @@ class Shim:
 
     async def _run_program(self, stream: Frames) -> None:
         try:
-            code = await self._program.run(stream, open_stdin=self._record.spec.process.open_stdin)
-            self._end("", code, orderly=True)
+            end = await self._program.run(stream, open_stdin=self._record.spec.process.open_stdin)
+            self._end(name_program_end(end, self._record.spec), end.code, orderly=True)
         except GuestError as exc:
-            self._end(str(exc), _FAILED)
+            await asyncio.wait({self._ending}, timeout=_NAMING_S)  # as above
+            self._end(named(Death.VIOLATION, str(exc)), _FAILED)
         except OSError as exc:
-            self._end(f"cannot keep what it writes: {exc}", _FAILED)
+            self._end(named(Death.HOST_LOST, f"cannot keep what it writes: {exc}"), _FAILED)
         finally:
             stream.close()
 
-    async def _watch_machine(self, guest: Guest) -> None:
-        how = await guest.machine.wait_exit()
-        self._end(how, _KILLED)
+    async def _wait_machine(self, guest: Guest) -> Cause:
+        kills = read_oom_kills()
+        end = await guest.machine.wait_exit()
+        console = guest.machine.console_tail(_PANIC_LINES)
+        return name_machine_end(end, console, self._record.spec.memory_mib, host_oom=read_oom_kills() > kills)
 
-    def _watch_owner(self) -> None:
-        async def watch() -> None:
-            if owner := self._record.spec.owner:
-                self._end(await wait_orphaned(owner), _KILLED)
+    async def _wait_agent(self, guest: Guest) -> Cause:
+        how = await guest.agent.wait_lost()
+        await asyncio.sleep(_POWER_OFF_S)  # of a machine that ends, this is only a symptom
+        return named(Death.VIOLATION, how)
 
-        self._spawn(watch())
+    def _end_by(self, cause: Awaitable[Cause]) -> None:
+        """Have it killed as soon as there is a cause."""
+
+        async def wait() -> None:
+            self._end(await cause, _KILLED)
+
+        self._spawn(wait())
+
+    def _on_violation(self, what: str) -> None:
+        """The kernel broke the rules of a channel, and that connection has ended."""
+        if cause := self._patience.take(what):
+            self._end(cause, _KILLED)
 
     async def _power_off(self, guest: Guest) -> None:
         try:
@@ -207,16 +252,20 @@ class Shim:
         if event.get("event") != "kernel.exit" or not self._kernel:
             return
         try:
-            code = exit_code(event)
+            end = ProgramEnd.read(event)
         except WireError:
-            code = _KILLED
-        self._spawn(self._kernel.ended(code))
-        # The sandbox stays, so that a restart finds it; the door or the owner's lease ends it.
-        self._spawn(self._change(exit_code=code))
+            end = ProgramEnd(code=_KILLED)
+        self._spawn(self._bury_kernel(self._kernel, end))
 
-    def _end(self, reason: str, code: int, *, orderly: bool = False) -> None:
+    async def _bury_kernel(self, kernel: Kernel, end: ProgramEnd) -> None:
+        """The sandbox stays, so that a restart finds it; the door or the owner's lease ends it."""
+        cause = await kernel.ended(end.code, name_program_end(end, self._record.spec))
+        log.info("the kernel ended with %d %s", end.code, cause.reason)
+        await self._change(exit_code=end.code, **_name(cause))
+
+    def _end(self, cause: Cause, code: int, *, orderly: bool = False) -> None:
         if not self._ending.done():
-            self._ending.set_result(Ending(reason, code, orderly))
+            self._ending.set_result(Ending(cause, code, orderly))
 
     async def _change(self, **changes: Any) -> None:
         self._record = self._record.changed(**changes)
@@ -287,14 +336,30 @@ class Shim:
         if self._guest and self._record.state is State.RUNNING and not self._kernel:
             await self._program.control(Type.SIGNAL, {"signal": _SIGTERM})
             await asyncio.wait({self._ending}, timeout=timeout_s)
-            self._end(f"killed: it did not end within {timeout_s:g} s of SIGTERM", _KILLED, orderly=True)
-        self._end("", 0, orderly=True)
+            cause = named(Death.KILLED, f"it did not end within {timeout_s:g} s of SIGTERM")
+            self._end(cause, _KILLED, orderly=True)
+        self._end(Cause(), 0, orderly=True)
 
     async def _call_kill(self, death: str = Death.KILLED, reason: str = "killed") -> None:
-        if not self._ending.done():
-            self._record = self._record.changed(death=death)
-        self._end(reason, _KILLED)
+        self._end(Cause(Death(death), reason), _KILLED)
 
     async def _call_stats(self) -> dict[str, Any]:
         guest = self._ready()
         return {"guest": await guest.agent.request("stats"), "host": read_usage(guest.machine.pid)}
+
+    async def _call_liveness(self) -> dict[str, Any]:
+        self._ready()
+        assert self._pulse  # there is one as soon as there is a guest
+        last_byte_s = self._kernel.splice.traffic.last_s if self._kernel else self._program.last_s
+        liveness, idle_s = await self._pulse.look(last_byte_s)
+        return {"liveness": str(liveness), "idle_s": idle_s}
+
+    def _share(self) -> float:
+        """How much of a processor it may use at most."""
+        percent = self._record.spec.limits.cpu_percent
+        return percent / 100 if percent else float(self._record.spec.cpus)
+
+
+def _name(cause: Cause) -> dict[str, str]:
+    """A cause as the record has it."""
+    return {"death": str(cause.death or ""), "reason": cause.reason}

@@ -114,7 +114,7 @@ def test_a_killed_shim_is_noticed_and_named(client):
         os.kill(client.sandbox(ident).shim_pid, signal.SIGKILL)
         began = time.monotonic()
         end = next(ends)
-    assert (end.code, end.reason) == (137, "the shim was killed")
+    assert (end.code, end.reason) == (137, "host lost: the shim was killed")
     assert time.monotonic() - began < 5
     assert not client.paths.sandbox_run(ident).exists()
     kill_program(client, "sleep 60")
@@ -164,7 +164,7 @@ def test_what_died_while_hyperd_was_away_is_swept(client):
     stray = client.paths.run / "s" / "deadbeef"
     stray.mkdir()
     ended = client.sandbox(ident)
-    assert (ended.state, ended.exit_code, ended.reason) == (State.EXITED, 137, "the shim was killed")
+    assert (ended.state, ended.exit_code, ended.reason) == (State.EXITED, 137, "host lost: the shim was killed")
     assert not stray.exists()
     assert not client.paths.sandbox_run(ident).exists()
 

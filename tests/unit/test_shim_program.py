@@ -20,7 +20,7 @@ def test_a_program_that_ended_before_it_was_given_its_empty_input_is_read_to_its
             theirs.sendall(wire.pack(Type.STDOUT, b"hi\n") + wire.pack(Type.EXIT, {"code": 3, "signal": None}))
         output = OutputLog(tmp_path / "output.jsonl")
         stream = Frames(ours)
-        code = await Program(output).run(stream, open_stdin=open_stdin)
+        code = (await Program(output).run(stream, open_stdin=open_stdin)).code
         stream.close()
         return code, output.pieces()
 
