@@ -1,14 +1,12 @@
-"""The guest's memory, read and written in QEMU's address space with ``process_vm_readv`` and ``process_vm_writev``.
+"""The guest's memory, read and written in QEMU's address space by the file ``/proc/PID/mem``.
 
 vhost-user back ends usually map the guest's memory, which then must be shared and cannot be a copy-on-write clone of
-a template. Reading it through the kernel works for any memory, and needs the right to ptrace QEMU.
+a template. Reading it through the kernel works for any memory. Opening the file takes the right to ptrace QEMU; using
+it takes none, so that a process can give up all rights over others once it has it.
 """
 
-import ctypes
-import errno
 import os
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from hyper_kernel.errors import HostError, LostError
@@ -16,15 +14,6 @@ from hyper_kernel.vsock.end import ViolationError
 
 #: A piece of QEMU's address space: address, bytes.
 Span = tuple[int, int]
-
-#: UIO_MAXIOV of Linux: vectors in one call.
-_MAX_VECTORS = 1024
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_VECTORS = (ctypes.c_void_p, ctypes.c_ulong)
-for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
-    _call.argtypes = (ctypes.c_int, *_VECTORS, *_VECTORS, ctypes.c_ulong)
-    _call.restype = ctypes.c_ssize_t
 
 
 class Region(NamedTuple):
@@ -55,11 +44,39 @@ class Memory(Protocol):
 
 
 class ProcessMemory:
-    """The memory of the guest that a QEMU process runs."""
+    """The memory of the guest that a QEMU process runs.
+
+    :param pid: of QEMU.
+    """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
+        self._file = -1
         self._regions: list[Region] = []
+
+    def open(self) -> None:
+        """Get at it. Again: nothing happens.
+
+        :raise LostError: QEMU is gone.
+        :raise HostError: this process may not read QEMU's memory.
+        """
+        if self._file >= 0:
+            return
+        try:
+            self._file = os.open(f"/proc/{self.pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError) as exc:
+            raise LostError(f"the memory of QEMU (process {self.pid}) is gone") from exc
+        except OSError as exc:
+            raise HostError(
+                f"the memory of QEMU (process {self.pid}) cannot be reached: {exc.strerror}",
+                hint="QEMU must be a child of this process, and /proc/sys/kernel/yama/ptrace_scope below 2",
+            ) from exc
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def set_regions(self, regions: Sequence[Region]) -> None:
         """Replace the guest's memory map."""
@@ -94,38 +111,27 @@ class ProcessMemory:
         """See ``Memory``.
 
         :raise LostError: QEMU is gone.
-        :raise HostError: this process may not read QEMU's memory.
         """
         data = bytearray(sum(length for _, length in spans))
-        self._transfer(_libc.process_vm_readv, spans, data)
+        self._transfer(os.preadv, spans, data)
         return data
 
     def write(self, spans: Sequence[Span], data: bytearray) -> None:
         """See ``Memory``.
 
         :raise LostError: QEMU is gone.
-        :raise HostError: this process may not write QEMU's memory.
         """
-        self._transfer(_libc.process_vm_writev, spans, data)
+        self._transfer(os.pwritev, spans, data)
 
-    def _transfer(self, call: "ctypes._NamedFuncPointer", spans: Sequence[Span], data: bytearray) -> None:
-        if not data:
-            return
-        at = ctypes.addressof(ctypes.c_char.from_buffer(data))
-        for first in range(0, len(spans), _MAX_VECTORS):
-            part = spans[first : first + _MAX_VECTORS]
-            remote = struct.pack(f"{2 * len(part)}Q", *(number for span in part for number in span))
-            size = sum(length for _, length in part) if len(spans) > _MAX_VECTORS else len(data)
-            moved = call(self._pid, struct.pack("QQ", at, size), 1, remote, len(part), 0)
-            if moved != size:
-                self._fail(ctypes.get_errno() if moved < 0 else errno.EFAULT)
-            at += size
-
-    def _fail(self, number: int) -> None:
-        reason = os.strerror(number)
-        if number in (errno.ESRCH, errno.EFAULT):
-            raise LostError(f"the memory of QEMU (process {self._pid}) is gone: {reason}")
-        raise HostError(
-            f"the memory of QEMU (process {self._pid}) cannot be reached: {reason}",
-            hint="QEMU must be a child of this process, of this user, with /proc/sys/kernel/yama/ptrace_scope below 2",
-        )
+    def _transfer(
+        self, call: Callable[[int, list[memoryview], int], int], spans: Sequence[Span], data: bytearray
+    ) -> None:
+        view, at = memoryview(data), 0
+        for address, length in spans:
+            try:
+                moved = call(self._file, [view[at : at + length]], address)
+            except (OSError, OverflowError) as exc:  # overflow: QEMU named an address that no process has
+                raise LostError(f"the memory of QEMU (process {self.pid}) is gone: {exc}") from exc
+            if moved != length:
+                raise LostError(f"the memory of QEMU (process {self.pid}) is gone: {moved} of {length} bytes moved")
+            at += length

@@ -25,6 +25,7 @@ class _Plugged:
 
     :param sock: our half of the vhost-user socket.
     :param theirs: QEMU's half; closed when QEMU has its own copy.
+    :param memory: the guest's.
     :param lost: called once when the device is gone, with the reason (None: QEMU closed it).
     """
 
@@ -32,7 +33,7 @@ class _Plugged:
         self,
         sock: socket.socket,
         theirs: socket.socket,
-        qemu_pid: int,
+        memory: ProcessMemory,
         cid: int,
         ports: Ports,
         lost: Callable[[HyperError | None], None],
@@ -43,7 +44,6 @@ class _Plugged:
         self._lost = lost
         self._flush_due: asyncio.Handle | None = None
         self._is_closed = False
-        memory = ProcessMemory(qemu_pid)
         self.mux = Mux(cid, ports, self._loop, self._flush_soon)
         self._backend = Backend(Channel(sock), memory, cid, started=self._start, stopped=self._stop)
         self._pump = Pump(memory, self.mux, self._backend.rings[RX], self._backend.rings[TX])
@@ -135,7 +135,7 @@ class UserEnd:
         self.cid = cid
         self.on_violation = on_violation
         self._ports = Ports()
-        self._qemu_pid: int | None = None
+        self._memory: ProcessMemory | None = None
         self._offered: tuple[socket.socket, socket.socket] | None = None  # ours, QEMU's
         self._plugged: _Plugged | None = None
         self._ended: HyperError | None = None
@@ -154,7 +154,10 @@ class UserEnd:
 
     def attach(self, qemu_pid: int) -> None:
         """See ``VsockEnd``."""
-        self._qemu_pid = qemu_pid
+        if self._memory is None:
+            self._memory = ProcessMemory(qemu_pid)
+            self._memory.open()
+        assert self._memory.pid == qemu_pid
         self._serve()
 
     async def connect(self, port: int, *, deadline_s: float = CONNECT_S) -> socket.socket:
@@ -180,13 +183,15 @@ class UserEnd:
         """See ``VsockEnd``."""
         self._unplug()
         self._ports.close()
+        if self._memory:
+            self._memory.close()
         if self._ended is None:
             self._ended = GuestError("the guest's vsock end is closed")
 
     def _serve(self) -> None:
         """Begin, once both the device and QEMU's process are known."""
-        if self._offered and self._qemu_pid is not None:
-            self._plugged = _Plugged(*self._offered, self._qemu_pid, self.cid, self._ports, self._on_lost)
+        if self._offered and self._memory:
+            self._plugged = _Plugged(*self._offered, self._memory, self.cid, self._ports, self._on_lost)
             self._offered = None
 
     def _unplug(self) -> None:

@@ -24,6 +24,7 @@ from hyper_kernel.vsock.vhost_user import Backend, Channel, VhostUserError
 def own_memory(size=4096):
     block = (ctypes.c_char * size)()
     memory = ProcessMemory(os.getpid())
+    memory.open()
     memory.set_regions([Region(0x1000, size, ctypes.addressof(block))])
     return block, memory, ctypes.addressof(block)
 
@@ -34,6 +35,7 @@ def test_memory_is_read_and_written_in_pieces():
     assert block[100:103] == b"abc"
     assert memory.read([(at + 10, 4), (at + 100, 3)]) == b"defgabc"
     assert memory.read([]) == b""
+    memory.close()
 
 
 def test_more_pieces_than_one_call_takes():
@@ -63,15 +65,36 @@ def test_a_process_that_is_gone():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with pytest.raises(LostError, match=f"process {child.pid}"):
-        ProcessMemory(child.pid).read([(4096, 1)])
+        ProcessMemory(child.pid).open()
+
+
+def test_a_process_that_ends_meanwhile():
+    with subprocess.Popen(["sleep", "100"]) as child:
+        memory = ProcessMemory(child.pid)
+        memory.open()
+        child.kill()
+    with pytest.raises(LostError, match=f"process {child.pid}"):
+        memory.read([(4096, 1)])
+    memory.close()
+
+
+@pytest.mark.parametrize("address", [0, 1 << 47, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_memory_that_is_not_there(address):
+    """Whatever QEMU says of where it has the guest's memory."""
+    _, memory, _ = own_memory()
+    for move in (memory.read, lambda spans: memory.write(spans, bytearray(1))):
+        with pytest.raises(LostError, match="is gone"):
+            move([(address, 1)])
+    memory.close()
 
 
 def test_memory_that_may_not_be_read_says_what_to_do(monkeypatch):
-    _, memory, at = own_memory()
-    monkeypatch.setattr(ctypes, "get_errno", lambda: 1)
-    memory._pid = -1
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(HostError, match="cannot be reached") as caught:
-        memory.read([(at, 1)])
+        ProcessMemory(1).open()
     assert "ptrace_scope" in caught.value.hint
 
 
