@@ -31,6 +31,13 @@ _Env = Annotated[
 ]
 _Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Folder it starts in.")]
 _User = Annotated[str, typer.Option("--user", "-u", help="Whom it runs as.")]
+_Memory = Annotated[str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.", show_default=False)]
+_Cpus = Annotated[float, typer.Option(help="Its processors; 0.5 is one that it may use half of.", show_default=False)]
+_Processes = Annotated[int, typer.Option(help="Processes and threads at most.", show_default=False)]
+_Scratch = Annotated[str, typer.Option(help="What it may write at most.", metavar="size=SIZE", show_default=False)]
+_Timeout = Annotated[
+    str, typer.Option(help="How long it may live, as in 90s or 1h30m.", metavar="TIME", show_default=False)
+]
 
 
 def run(
@@ -47,19 +54,11 @@ def run(
     ] = None,
     remove: Annotated[bool, typer.Option("--rm", help="Remove the sandbox when it has exited.")] = False,
     name: Annotated[str, typer.Option(help="What to call the sandbox.")] = "",
-    memory: Annotated[
-        str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.", show_default=False)
-    ] = "0",
-    cpus: Annotated[
-        float, typer.Option(help="Its processors; 0.5 is one that it may use half of.", show_default=False)
-    ] = 0.0,
-    pids_limit: Annotated[int, typer.Option(help="Processes and threads at most.", show_default=False)] = 0,
-    storage_opt: Annotated[
-        str, typer.Option(help="What it may write at most.", metavar="size=SIZE", show_default=False)
-    ] = "",
-    timeout: Annotated[
-        str, typer.Option(help="How long it may live, as in 90s or 1h30m.", metavar="TIME", show_default=False)
-    ] = "0",
+    memory: _Memory = "0",
+    cpus: _Cpus = 0.0,
+    pids_limit: _Processes = 0,
+    storage_opt: _Scratch = "",
+    timeout: _Timeout = "0",
     env: _Env = None,
     workdir: _Workdir = "",
     user: _User = "",
@@ -84,7 +83,7 @@ def run(
     client = Client()
     argv = plan_argv(client, image, command or [], entrypoint)
     process = ProcessSpec(argv=argv, env=plan_env(env or []), cwd=workdir, user=user, tty=tty, open_stdin=interactive)
-    whole_cpus, cpu_percent = split_cpus(cpus)
+    whole_cpus, limits = plan_limits(cpus, pids_limit, storage_opt, timeout)
     spec = SandboxSpec(
         image=image,
         memory_mib=-(-parse_bytes(memory) >> 20),
@@ -93,12 +92,7 @@ def run(
         labels=dict(_pair(text) for text in label or []),
         auto_remove=remove,
         process=process,
-        limits=Limits(
-            cpu_percent=cpu_percent,
-            scratch_mib=plan_scratch(storage_opt),
-            processes=max(0, pids_limit),
-            wall_s=parse_seconds(timeout),
-        ),
+        limits=limits,
         # On a terminal people can leave it running (ctrl-p ctrl-q).
         owner=find_owner() if remove and not detach and not tty else None,
     )
@@ -149,15 +143,21 @@ def plan_argv(client: Client, image: str, command: list[str], entrypoint: str | 
     return (*(config["Entrypoint"] or ()), *command)
 
 
-def plan_scratch(option: str) -> int:
-    """MiB from Docker's ``--storage-opt size=2g``; 0 where it is empty.
+def plan_limits(cpus: float, processes: int, storage_opt: str, timeout: str) -> tuple[int, Limits]:
+    """Whole processors, and limits, from options in Docker's words; zero and empty ones are left to policy.
 
-    :raise RequestError: it is another option, or no size.
+    :raise RequestError: the storage option is not ``size=SIZE``, or what should be a size or a time is none.
     """
-    name, _, size = option.partition("=")
+    whole_cpus, cpu_percent = split_cpus(cpus)
+    name, _, size = storage_opt.partition("=")
     if name not in ("", "size"):
         raise RequestError(f"storage option {name} is not known", hint="write --storage-opt size=2g")
-    return -(-parse_bytes(size) >> 20) if name else 0
+    return whole_cpus, Limits(
+        cpu_percent=cpu_percent,
+        scratch_mib=-(-parse_bytes(size) >> 20) if name else 0,
+        processes=max(0, processes),
+        wall_s=parse_seconds(timeout),
+    )
 
 
 def find_owner() -> Owner:
