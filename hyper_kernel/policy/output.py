@@ -4,7 +4,6 @@ Running a cell marks its output trusted in JupyterLab, so active content would a
 I/O; the firewall of the channels asks it for each message.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ class Screened:
 
 
 class OutputPolicy:
-    """The policy for one kernel. It remembers the kernel's open comms, so many and no more."""
+    """The policy for one kernel. It remembers what the kernel's comms are, so many and no more."""
 
     def __init__(self, mode: str = "sanitize") -> None:
         if mode not in MODES:
@@ -45,13 +44,11 @@ class OutputPolicy:
         msg_type: str,
         content: dict[str, Any],
         metadata: dict[str, Any],
-        buffer_sizes: Sequence[int] = (),
     ) -> Screened:
         """Decide on one message from the kernel. It never raises, whatever the message holds.
 
         :param channel: "iopub", "shell", "control" or "stdin".
         :param content: an object of JSON, as is ``metadata``, which is the message's own; neither is changed.
-        :param buffer_sizes: of the message's binary buffers, in bytes.
         """
         if self._mode == "trusted":
             return Screened(content, metadata)
@@ -60,7 +57,7 @@ class OutputPolicy:
         content, metadata = safe_tree(content), safe_tree(metadata)
         is_comm = channel == "iopub" and msg_type in ("comm_open", "comm_msg", "comm_close")
         if is_comm:
-            kept = self._comms.screen(msg_type, content, buffer_sizes, removed)
+            kept = self._comms.screen(msg_type, content, removed)
         elif screen := SCREENS.get(channel, {}).get(msg_type):
             kept = screen(content, removed)
         else:

@@ -48,6 +48,9 @@ class Model:
     is_placeholder: bool = False
 
 
+PLACEHOLDER = Model("HTMLModel", is_placeholder=True)
+
+
 def decide_model(state: dict[str, Any]) -> Model | None:
     """:return: the model of a new widget's state; None if it or its view is not Jupyter's own."""
     name, view = state.get("_model_name"), state.get("_view_name")
@@ -181,21 +184,14 @@ def _is_linkable(end: Any, known: dict[str, Model]) -> bool:
     return bool(model and _LINKABLE.fullmatch(model.name) and end[1] in _LINKABLE_TRAITS)
 
 
-def linked_comms(model: Model, state: dict[str, Any]) -> list[str]:
-    """:return: the comms that a link's clean state names."""
-    if not model.name.endswith("LinkModel"):
-        return []
-    return [state[end][0].removeprefix("IPY_MODEL_") for end in ("source", "target") if end in state]
-
-
-def safe_buffer_paths(model: Model, paths: Any, many: int) -> list[list[Any]]:
+def safe_buffer_paths(model: Model, paths: Any) -> list[list[Any]]:
     """Say where each binary buffer of a message goes; those that must not go where the guest says go nowhere.
 
     SECURITY: a browser puts a buffer at its path after the state was cleaned, through prototypes too.
     """
     if not isinstance(paths, list):
         return []
-    return [path if _is_media(model, path) else [_NOWHERE] for path in paths[:many]]
+    return [path if _is_media(model, path) else [_NOWHERE] for path in paths]
 
 
 def _is_media(model: Model, path: Any) -> bool:

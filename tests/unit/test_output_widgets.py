@@ -8,7 +8,7 @@ import pytest
 from comm.base_comm import BaseComm
 from ipywidgets.widgets import widget as widget_module
 
-from hyper_kernel.policy.comms import MAX_COMMS
+from hyper_kernel.policy import comms
 from hyper_kernel.policy.output import OutputPolicy
 
 ATTACK = "<img src=x onerror=attack()>"
@@ -22,8 +22,7 @@ class Wire(BaseComm):
 
     def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys):
         content = json.loads(json.dumps({"comm_id": self.comm_id, "data": data or {}, **keys}))
-        sizes = [len(memoryview(buffer).cast("B")) for buffer in buffers or ()]
-        screened = self.policy.screen("iopub", msg_type, content, metadata or {}, sizes)
+        screened = self.policy.screen("iopub", msg_type, content, metadata or {})
         self.passed.append((msg_type, content, screened))
 
 
@@ -38,7 +37,7 @@ def wire(monkeypatch):
 
 def opened(name="HTML", policy=None, comm_id="1", **state):
     policy = policy or OutputPolicy()
-    screened = policy.screen("iopub", "comm_open", comm_open(name, comm_id, **state), {"version": "2.1.0"}, [9] * 3)
+    screened = policy.screen("iopub", "comm_open", comm_open(name, comm_id, **state), {"version": "2.1.0"})
     return policy, screened
 
 
@@ -55,9 +54,9 @@ def comm_open(name, comm_id="1", buffer_paths=(), module="@jupyter-widgets/contr
     return {"comm_id": comm_id, "target_name": "jupyter.widget", "data": data}
 
 
-def update(policy, state, buffer_paths=(), method="update", sizes=(9,)):
+def update(policy, state, buffer_paths=(), method="update"):
     data = {"method": method, "state": state, "buffer_paths": list(buffer_paths)}
-    return policy.screen("iopub", "comm_msg", {"comm_id": "1", "data": data}, {}, sizes)
+    return policy.screen("iopub", "comm_msg", {"comm_id": "1", "data": data}, {})
 
 
 def state_of(screened):
@@ -173,12 +172,26 @@ def test_other_widgets_become_a_note(state):
 
 def test_a_widget_cannot_become_another():
     policy, _ = opened("Text", value="x")
-    again = policy.screen("iopub", "comm_open", comm_open("HTML"), {})
-    assert again.content is None
     changed = update(policy, {"_view_name": "HTMLView", "value": ATTACK, "_model_name": "HTMLModel"})
     assert state_of(changed) == {"value": ATTACK}, "text stays text"
-    policy.screen("iopub", "comm_close", {"comm_id": "1", "data": {"x": 1}}, {})
-    assert policy.screen("iopub", "comm_open", comm_open("HTML"), {}).content
+    assert policy.screen("iopub", "comm_open", comm_open("HTML"), {}).removed == ("1 widget message",)
+    assert policy.screen("iopub", "comm_open", comm_open("Any", module="anywidget"), {}).content is None
+
+
+def test_a_widget_stays_what_it_is_when_it_is_closed():
+    """One connection may be told that it is closed and opened as text while another still has it as HTML."""
+    policy, _ = opened("HTML", value="x")
+    closed = policy.screen("iopub", "comm_close", {"comm_id": "1", "data": {"x": 1}}, {})
+    assert closed.content == {"comm_id": "1", "data": {}}
+    assert policy.screen("iopub", "comm_open", comm_open("Text"), {}).content is None
+    assert output_attacks.faults(state_of(update(policy, {"value": ATTACK}))["value"]) == []
+
+
+def test_each_connection_is_told_the_same():
+    policy, first = opened("HTML", value=ATTACK)
+    assert opened("HTML", policy, value=ATTACK)[1] == first
+    policy, first = opened("Any", module="anywidget")
+    assert opened("Any", policy, module="anywidget")[1] == first
 
 
 def test_links_between_texts_are_cut():
@@ -286,9 +299,7 @@ def test_a_front_end_that_was_just_opened_gets_clean_states():
         "states": {**states, "6": {"model_name": "TextModel", "state": {}}},
         "buffer_paths": [["1", "value"], ["4", "value"], "x", ["9", "value"]],
     }
-    screened = policy.screen(
-        "iopub", "comm_msg", {"comm_id": "of the browser".replace(" ", "-"), "data": data}, {}, [1] * 4
-    )
+    screened = policy.screen("iopub", "comm_msg", {"comm_id": "of the browser".replace(" ", "-"), "data": data}, {})
     shown = screened.content["data"]
     assert set(shown["states"]) == {"1", "2", "3", "4", "6"}
     for one in shown["states"].values():
@@ -333,10 +344,10 @@ def test_unknown_comms_say_their_version_alone():
     assert said({"method": "update", "state": {"value": ATTACK}}) is None
 
 
-def test_the_memory_of_comms_is_bounded():
+def test_the_memory_of_comms_is_bounded(monkeypatch):
+    monkeypatch.setattr(comms, "MAX_COMMS", 10)
     policy = OutputPolicy()
-    for number in range(MAX_COMMS):
+    for number in range(10):
         assert opened("Text", policy, str(number))[1].content
     assert opened("Text", policy, "more")[1].removed == ("1 widget over the limit",)
-    policy.screen("iopub", "comm_close", {"comm_id": "5"}, {})
-    assert opened("Text", policy, "more")[1].content
+    assert opened("Text", policy, "5")[1].content, "those that are known go on"
