@@ -19,7 +19,7 @@ MAX_SLOWER = 3.0
 #: How long hyperd may take to answer, in seconds.
 PING_S = 1.0
 _CELL_S = 60
-_ROUNDS = 15
+_QUIET_ROUNDS, _ROUNDS = 9, 15
 #: So many times those rounds are gone through, until one time is good: others use this host's processors, too.
 _BATCHES = 3
 NO_LIMITS = Limits()
@@ -34,16 +34,16 @@ class Arena:
         self._kernel = BlockingKernelClient()
         self._kernel.load_connection_info(connection)
         self._kernel.start_channels()
-        self._kernel.wait_for_ready(timeout=_CELL_S)
+        self.round_trip(1)
 
     def close(self):
         self._kernel.stop_channels()
         self.client.remove_kernel(self.sandbox)
 
-    def round_trip(self):
+    def round_trip(self, rounds):
         """Median of the time of ``1+1``, in seconds, and the longest that hyperd took to answer meanwhile."""
         times, pings = [], []
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             started = time.monotonic()
             self._kernel.execute_interactive("1+1", timeout=_CELL_S, output_hook=lambda message: None)
             times.append(time.monotonic() - started)
@@ -53,20 +53,25 @@ class Arena:
         return statistics.median(times), max(pings)
 
     @contextmanager
-    def attacked(self, code, *, limits=NO_LIMITS, **options):
+    def attacked(self, code, *, ends="", limits=NO_LIMITS):
         """Run code in a kernel of another sandbox, as a Jupyter server would, and look at the bystander meanwhile.
 
         Yields an :class:`Attack` once that was looked at; afterwards the sandbox is removed and nothing of it is left.
+
+        :param ends: what the attacker's kernel ends by; empty: it need not end.
         """
-        quiet_s, _ = self.round_trip()
-        sandbox, connection = start_kernel(limits=limits, **options)
+        quiet_s, _ = self.round_trip(_QUIET_ROUNDS)
+        sandbox, connection = start_kernel(limits)
         attack = Attack(self.client, sandbox, connection, code)
         try:
             attack.begin()
             for _ in range(_BATCHES):
-                median_s, ping_s = self.round_trip()
+                median_s, ping_s = self.round_trip(_ROUNDS)
                 if median_s < MAX_SLOWER * quiet_s:
                     break
+            if ends:
+                facts = self.client.wait_kernel(sandbox, _CELL_S)
+                assert facts["state"] == "exited" and facts["reason"].startswith(ends), facts
             attack.finish()
             print(f"{median_s / quiet_s:.1f} x {quiet_s * 1000:.0f} ms, ping {ping_s:.2f} s, {attack}")
             assert median_s < MAX_SLOWER * quiet_s, f"1+1 took {median_s:.3f} s, quiet {quiet_s:.3f} s"
@@ -89,7 +94,7 @@ class Attack:
         self.heard = {}
 
     def __repr__(self):
-        return f"shim {self.shim_mib:.0f} MiB, heard {self.heard}"
+        return f"shim {self.shim_mib:.0f} MiB, heard {self.heard | {'texts': self.heard['texts'][-60:]}}"
 
     def begin(self):
         """Ask for the cell."""
@@ -105,10 +110,10 @@ class Attack:
         self.shim_mib = memory_mib(self.record.shim_pid)
 
 
-def start_kernel(*, limits=NO_LIMITS, **options):
+def start_kernel(limits=NO_LIMITS):
     """A kernel in a sandbox: its id, and connection info as clients take it."""
     kernel = KernelSpec(key=KEY, files="none")
-    started = Client().start_kernel(SandboxSpec(kernel=kernel, limits=limits, **options))
+    started = Client().start_kernel(SandboxSpec(kernel=kernel, limits=limits))
     return started["id"], started["connection"] | {"key": KEY.encode()}
 
 

@@ -1,7 +1,7 @@
 """What a Jupyter server is to a kernel: it asks for one cell and hears what comes. ``python -m tests.security.server``
 
 Reads connection info and code as JSON from its input and says ``asked`` once the cell was asked; when its input ends it
-prints what it heard, by kind, and the most memory that it took, in MiB.
+prints what it heard, by kind, the end of what was printed, and the most memory that it took, in MiB.
 """
 
 import json
@@ -22,7 +22,7 @@ def main():
     started_mib = peak_mib()
     client.execute(order["code"])
     print("asked", flush=True)
-    kinds, longest = Counter(), 0
+    kinds, longest, texts = Counter(), 0, ""
     while not select.select([sys.stdin], [], [], 0)[0]:
         try:
             message = client.get_iopub_msg(timeout=0.1)
@@ -30,8 +30,12 @@ def main():
             continue
         kinds[message["msg_type"]] += 1
         longest = max(longest, len(str(message["content"])))
+        texts = (texts + str(message["content"].get("text", "")))[-1000:]
     client.stop_channels()
-    print(json.dumps({"kinds": kinds, "longest": longest, "grown_mib": peak_mib() - started_mib}), flush=True)
+    print(
+        json.dumps({"kinds": kinds, "longest": longest, "texts": texts, "grown_mib": peak_mib() - started_mib}),
+        flush=True,
+    )
 
 
 def peak_mib():

@@ -122,6 +122,34 @@ for _ in range(400):
 time.sleep(99)
 """,
 }
+#: Root in the image against the agent, which is process 1 outside of it.
+TAKE_OVER = {
+    "stop it": """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+print("attach:", libc.ptrace(16, 1, None, None), flush=True)
+time.sleep(99)
+""",
+    "overwrite it": """
+import os
+rows = [row.split() for row in open("/proc/1/maps")]
+with open("/proc/1/mem", "r+b", buffering=0) as memory:
+    for places, mode, *_ in rows:
+        start, end = (int(number, 16) for number in places.split("-"))
+        if mode.startswith("rw"):
+            try:
+                memory.seek(start)
+                memory.write(os.urandom(end - start))
+            except OSError: pass
+""",
+    "panic": """
+open("/proc/sysrq-trigger", "w").write("c")
+""",
+    "kill all": """
+import os
+os.kill(-1, 9)
+""",
+}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +173,8 @@ def arena(shared_data, tmp_path_factory):
 
 @pytest.mark.parametrize("what", EXHAUST)
 def test_who_uses_up_its_machine_has_used_up_no_other(arena, what):
-    with arena.attacked(EXHAUST[what]) as attack:
+    ends = "out of memory: used all of its 512 MiB" if what == "memory" else ""
+    with arena.attacked(EXHAUST[what], ends=ends) as attack:
         assert attack.shim_mib < SHIM_MIB
 
 
@@ -162,11 +191,20 @@ def test_a_guest_that_abuses_its_vsock_gets_refusals(arena, what):
         assert attack.shim_mib < SHIM_MIB
 
 
+@pytest.mark.parametrize("what", TAKE_OVER)
+def test_who_takes_over_the_agent_has_taken_over_one_guest(arena, what):
+    with arena.attacked(TAKE_OVER[what], ends="guest panic: " if what in ("overwrite it", "panic") else "") as attack:
+        assert attack.shim_mib < SHIM_MIB
+
+
 @pytest.mark.parametrize("mode", ["noise", "giant", "endless", "parts", "forged", "stall", "reset"])
 def test_a_kernel_that_speaks_no_zeromq_reaches_no_client(arena, mode):
     program = Path(__file__).with_name("garbage_kernel.py").read_text()
     code = f"import os\nos.execvp('python3', ['python3', '-c', {program!r}, {mode!r}])"
-    with arena.attacked(code) as attack:
-        assert set(attack.heard["kinds"]) <= {"status", "execute_input", "iopub_welcome"}
+    ends = "firewall violation: " if mode in ("noise", "giant", "parts", "forged") else ""
+    with arena.attacked(code, ends=ends) as attack:
+        # Of these, "stream", "error" and the second "status" are the shim's last words about a kernel that was ended.
+        assert set(attack.heard["kinds"]) <= {"status", "execute_input", "iopub_welcome", "stream", "error"}
+        assert "forged" not in attack.heard["texts"]
         assert attack.heard["grown_mib"] < SERVER_MIB
         assert attack.shim_mib < SHIM_MIB
