@@ -82,6 +82,11 @@ def local_url(value: str) -> str | None:
     return f"url(#{safe_id(match[1])})" if match else None
 
 
+def may_load(name: str) -> bool:
+    """Whether it is a property of SVG that may name a paint, a clip or a marker."""
+    return name in _LOCAL_URL_PROPERTIES
+
+
 def is_property(name: str) -> bool:
     """Whether it is a property that may be set."""
     return bool(_PROPERTIES.fullmatch(name))

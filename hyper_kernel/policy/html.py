@@ -28,6 +28,7 @@ _DATA_URL = re.compile(r"data:(image/[a-z]+);base64,([A-Za-z0-9+/=\s]*)", re.IGN
 _SVG_LOWER = frozenset(name.lower() for name in SVG_ELEMENTS)
 _NOTE_LOOK = 'class="hk-note" style="opacity: 0.6; font-size: 85%"'
 _NOTE = re.compile(rf"<div {re.escape(_NOTE_LOOK)}>\[[\w .,:/+@?-]*\]</div>\Z", re.ASCII)
+_TEXTS = frozenset(("title", "alt", "aria-label"))
 _REL = "noopener noreferrer"
 _OPEN, _CLOSE = '<div class="hk-output">', "</div>"
 
@@ -61,15 +62,9 @@ def _decide(element: str, name: str, value: str) -> str | None:
         return css.safe_id(value) if value and not re.search(r"\s", value) else None
     if name in ("src", "href"):
         return _safe_address(element, name, value)
-    if "url(" in value.lower() or "\\" in value:
-        return (
-            css.local_url(value)
-            if element in SVG_ELEMENTS
-            else value
-            if name in ("title", "alt", "aria-label")
-            else None
-        )
-    return value
+    if css.may_load(name):
+        return css.safe_value(name, value)
+    return value if name in _TEXTS or not ("url(" in value.lower() or "\\" in value) else None
 
 
 _decide_short = lru_cache(maxsize=8192)(_decide)

@@ -14,7 +14,6 @@ from hyper_kernel.policy.tex import without_active
 
 MAX_LATEX = 200_000
 _MODEL_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-_NOTE = re.compile(r"\n?\[removed for safety: [^\n]*\]\Z")
 #: A kind of value, or None if it is not one of that type after all.
 _Cleaner = Callable[[Any, Removed], Any]
 
@@ -81,8 +80,6 @@ _CLEANERS: dict[str, _Cleaner] = {
     },
     "application/vnd.jupyter.widget-view+json": _widget,
 }
-#: What front ends show rather than text.
-_RICH = frozenset(_CLEANERS) - {"text/plain", "text/csv", "text/html", "text/markdown"}
 
 
 def safe_bundle(data: Any, removed: Removed) -> dict[str, Any]:
@@ -126,7 +123,7 @@ def _noted(kept: dict[str, Any], own: Removed) -> dict[str, Any]:
     if "text/html" in kept:
         kept["text/html"] = with_note(kept["text/html"], own)
     else:
-        text = _NOTE.sub("", kept.get("text/plain", ""))
+        text = kept.get("text/plain", "")
         kept["text/plain"] = f"{text}\n{own.note()}" if text else own.note()
     return kept
 

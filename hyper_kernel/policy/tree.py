@@ -8,8 +8,6 @@ MAX_DEPTH = 60
 MAX_KEY = 1000
 #: SECURITY: copied into another object, these would change the prototypes of all.
 _POISONOUS = frozenset(("__proto__", "prototype", "constructor"))
-
-
 #: Halves of characters, which JSON can hold and UTF-8 cannot.
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -35,7 +33,15 @@ def safe_tree(value: Any, text: Callable[[str], str] = _whole, depth: int = MAX_
             if isinstance(key, str) and len(key) <= MAX_KEY and key not in _POISONOUS
         }
     if isinstance(value, list | tuple):
-        return [safe_tree(item, text, depth - 1) for item in value] if depth > 0 else None
+        if depth <= 0:
+            return None
+        # Long lists of numbers, as charts have them, take no call for each.
+        return [
+            item
+            if type(item) is int or (type(item) is float and item - item == 0)
+            else safe_tree(item, text, depth - 1)
+            for item in value
+        ]
     return safe_number(value)
 
 

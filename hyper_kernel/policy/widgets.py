@@ -130,7 +130,9 @@ def _safe_trait(model: str, name: str, value: Any, removed: Removed) -> Any:
     if isinstance(value, str):
         if model == "LayoutModel" or model.endswith("StyleModel"):
             return _safe_style(model, name.replace("_", "-"), value)
-        return without_active(value)[0] if name in ("description", "value") else value
+        # Front ends render formulas in these.
+        is_typeset = name == "description" or (name == "value" and model == "LabelModel")
+        return without_active(value)[0] if is_typeset else value
     return value
 
 

@@ -110,6 +110,7 @@ HTML = [
     "<svg><style>*{background:url(//evil.example)}</style></svg>",
     "<svg><rect fill='url(//evil.example/x#y)'></rect></svg>",
     "<svg><rect style='fill:url(//evil.example/x#y)'></rect></svg>",
+    "<svg><rect mask='image-set(\"//evil.example\" 1x)' fill='u\\72l(//evil.example)'></rect></svg>",
     "<svg><rect clip-path='url(/logout)' mask='URL(\"//evil.example\")' filter='url(//evil.example)'></rect></svg>",
     "<svg><title><style><img src=x onerror=attack()></style></title></svg>",
     "<svg><desc><img src=x onerror=attack()></desc></svg>",
@@ -342,7 +343,7 @@ def _faults_of(tag: str, name: str, value: str) -> list[str]:
         bad = any(not item.startswith("hk-") and item not in ("dataframe", "tex2jax_ignore") for item in value.split())
     elif name in _ATTRIBUTES_OF_NAMES:
         bad = not value.startswith("hk-")
-    elif name == "style" or "url(" in value.lower():
+    elif name in ("style", "fill", "stroke", "mask", "clip-path") or "url(" in value.lower():
         bad = bool(_BAD_CSS.search(value)) and name not in ("title", "alt")
     elif name == "target":
         bad = value != "_blank"
