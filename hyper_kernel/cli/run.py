@@ -31,6 +31,14 @@ _Env = Annotated[
 ]
 _Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Folder it starts in.")]
 _User = Annotated[str, typer.Option("--user", "-u", help="Whom it runs as.")]
+_Count = Annotated[
+    int | None,
+    typer.Option("--count", "-n", help="Run so many of it, 32 at a time; -d: all at once.", min=1, show_default=False),
+]
+_Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", "-l", help="A word for you and your tools.", show_default=False, metavar="NAME=VALUE"),
+]
 _Memory = Annotated[str, typer.Option("--memory", "-m", help="Its memory, as in 512m or 2g.", show_default=False)]
 _Cpus = Annotated[float, typer.Option(help="Its processors; 0.5 is one that it may use half of.", show_default=False)]
 _Processes = Annotated[int, typer.Option(help="Processes and threads at most.", show_default=False)]
@@ -46,12 +54,7 @@ def run(
     interactive: _Interactive = False,
     tty: _Tty = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running, print its id.")] = False,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "--count", "-n", help="Run so many of it, 32 at a time; -d: all at once.", min=1, show_default=False
-        ),
-    ] = None,
+    count: _Count = None,
     remove: Annotated[bool, typer.Option("--rm", help="Remove the sandbox when it has exited.")] = False,
     name: Annotated[str, typer.Option(help="What to call the sandbox.")] = "",
     memory: _Memory = "0",
@@ -62,10 +65,7 @@ def run(
     env: _Env = None,
     workdir: _Workdir = "",
     user: _User = "",
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", "-l", help="A word for you and your tools.", show_default=False, metavar="NAME=VALUE"),
-    ] = None,
+    label: _Label = None,
     hostname: Annotated[str, typer.Option("--hostname", "-h", help="What it calls itself.")] = "",
     entrypoint: Annotated[
         str | None, typer.Option(help="What runs in place of the image's entrypoint.", show_default=False)
