@@ -127,7 +127,8 @@ class Connection:
 
     async def _pump_out(self, kernel: socket.socket, codec: Codec, meter: Meter) -> None:
         async def send(chunks: Iterator[Buffer]) -> None:
-            self._traffic.last_s = asyncio.get_running_loop().time()
+            if self.channel != "hb":  # which answers, and says nothing
+                self._traffic.last_s = asyncio.get_running_loop().time()
             async with self._writing:
                 for chunk in chunks:
                     await self._send(chunk)

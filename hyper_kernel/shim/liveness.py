@@ -9,7 +9,7 @@ from hyper_kernel.host.usage import read_wanted_s
 from hyper_kernel.sandbox.record import Liveness
 
 #: Whoever showed a sign of life so lately is not asked for another, in seconds.
-_FRESH_S = 10.0
+_FRESH_S = 5.0
 #: How long the agent may take to answer, in seconds.
 _ANSWER_S = 3.0
 #: How long the processor's use is watched, in seconds: the kernel counts that of some threads in ticks of 10 ms.
