@@ -135,12 +135,14 @@ class Box:
     async def look(self) -> Record:
         """The record, with how lively the sandbox is now, as far as there is a shim that can say it."""
         if self.record.state is State.RUNNING and self.shim:
-            with contextlib.suppress(HyperError, ValueError, TypeError):
+            with contextlib.suppress(HyperError, ValueError, TypeError, AttributeError):
                 seen = await self.request("liveness", deadline_s=_LOOK_S)
-                # SECURITY: the shim says it, which reads what the guest sends: a known word and a number, or nothing.
+                # SECURITY: the shim says it, which reads what the guest sends: known words and numbers, or nothing.
                 idle_s = float(seen["idle_s"])
                 if math.isfinite(idle_s):
-                    return self.record.changed(liveness=str(Liveness(seen["liveness"])), idle_s=idle_s)
+                    removed = {str(what)[:100]: int(count) for what, count in (seen.get("removed") or {}).items()}
+                    word = str(Liveness(seen["liveness"]))
+                    return self.record.changed(liveness=word, idle_s=idle_s, removed=removed)
         return self.record
 
     async def request(self, op: str, *, deadline_s: float = 30.0, **args: Any) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Record:
     ``connection`` is the connection info clients use (without the key), once a kernel runs. ``asked`` names the limits
     in ``spec`` that were asked for; the others are what policy gave. ``cpu_s`` is the processor time that the shim and
     all it started took from its start to its end, 0.0 until then. ``liveness`` is there in answers to those who asked
-    for it, with ``idle_s``: since when it has done nothing, or not answered.
+    for it, with ``idle_s``: since when it has done nothing, or not answered, and ``removed``: what the firewall
+    has taken out of what its kernel said, and how often.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Record:
     cpu_s: float = 0.0
     liveness: str = ""
     idle_s: float = 0.0
+    removed: dict[str, int] = field(default_factory=dict)
 
     def save(self, sandboxes: Path) -> None:
         """Write it below ``sandboxes``, whole or not at all.
