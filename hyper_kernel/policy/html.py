@@ -31,6 +31,7 @@ _NOTE = re.compile(rf"<div {re.escape(_NOTE_LOOK)}>\[[\w .,:/+@?-]*\]</div>\Z", 
 _TEXTS = frozenset(("title", "alt", "aria-label"))
 _REL = "noopener noreferrer"
 _OPEN, _CLOSE = '<div class="hk-output">', "</div>"
+_NAME = re.compile(r"[\w.:+-]{1,200}")
 
 
 def is_base64(text: str) -> bool:
@@ -57,9 +58,9 @@ def _decide(element: str, name: str, value: str) -> str | None:
     if name == "style":
         return css.safe_declarations(value) or None
     if name == "class":
-        return " ".join(map(css.safe_name, value.split()[:100])) or None
+        return " ".join(css.safe_name(item) for item in value.split()[:100] if _NAME.fullmatch(item)) or None
     if name in ("id", "for", "headers"):
-        return css.safe_id(value) if value and not re.search(r"\s", value) else None
+        return css.safe_id(value) if _NAME.fullmatch(value) else None
     if name in ("src", "href"):
         return _safe_address(element, name, value)
     if css.may_load(name):
@@ -121,7 +122,7 @@ def safe_html(text: str, removed: Removed) -> str:
     """
     note = _NOTE.search(text)
     text = text[: note.start()] if note else text
-    if text.startswith(_OPEN) and text.endswith(_CLOSE):
+    if text.startswith(f"{_OPEN}<style>") and text.endswith(_CLOSE):
         text = text[len(_OPEN) : -len(_CLOSE)]
     clean, styles = _clean(text, _HTML_LANGUAGE, removed)
     if sheet := css.safe_sheet(styles):
@@ -158,12 +159,12 @@ def safe_svg(text: str, removed: Removed) -> str:
 def _clean(text: str, language: _Language, removed: Removed) -> tuple[str, str]:
     """:return: clean markup, and the text of its style sheets."""
     if len(text) > MAX_HTML or text.count("&") > MAX_REFERENCES:
-        removed.add("text of HTML that is too long")
+        removed.add("too long HTML text")
         return "", ""
     try:
         reduced = markup.reduce_markup(text, language.names, _SVG_LOWER, removed)
     except markup.TooMuchHtmlError:
-        removed.add("text of HTML with too many or too deeply nested elements")
+        removed.add("too tangled HTML text")
         return "", ""
     clean = language.cleaner.clean(reduced.html)
     if f' rel="{_REL}" ' in clean:

@@ -45,7 +45,8 @@ _ENDS = {
     **{name: frozenset((name,)) for name in ("p", "li", "colgroup")},
 }
 
-_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s"'>][^\s>]*+)?+)?+"""
+_NAME = r"[^\s/>][^\s/>=]*+"
+_VALUE = r"""(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s"'>][^\s>]*+)?+)?+"""
 #: How a browser divides HTML into tags (HTML standard, 13.2.5), but for elements whose content is raw, which are cut
 #: out here. Once begun, a tag or comment always matches, so that the time is linear.
 _TOKEN = re.compile(
@@ -53,12 +54,10 @@ _TOKEN = re.compile(
         [^<>]*+</(?P=cell)>\s*+)++)
     |<!--.*?(?:-->|\Z)
     |<[!?][^>]*+(?:>|\Z)
-    |<(?P<close>/?)(?P<name>[A-Za-z][^\s/>]*+)(?P<attributes>(?:{_ATTRIBUTE})*+)[\s/]*+(?P<end>>|\Z)""",
+    |<(?P<close>/?)(?P<name>[A-Za-z][^\s/>]*+)(?P<attributes>(?:[\s/]*+{_NAME}{_VALUE})*+)[\s/]*+(?P<end>>|\Z)""",
     re.DOTALL | re.VERBOSE,
 )
-_ATTRIBUTES = re.compile(_ATTRIBUTE)
-_HANDLER = re.compile(r"(?:^|[\s/\"'])on[a-z]+\s*=", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:^|[\s/\"':])(?:href|src)\s*=", re.IGNORECASE)
+_NAMES = re.compile(rf"[\s/]*+({_NAME}){_VALUE}")
 
 
 class TooMuchHtmlError(Exception):
@@ -103,13 +102,13 @@ def reduce_markup(text: str, allowed: frozenset[str], foreign: frozenset[str], r
                 position = _leave_out(name, text, position, styles, removed)
             continue
         _nest(nesting, name, bool(match["close"]))
-        attributes = match["attributes"]
-        if match["close"] or (attributes and not _are_few(attributes)):
+        attributes = [word.lower() for word in _NAMES.findall(match["attributes"])]
+        if match["close"] or len(attributes) > _MAX_ATTRIBUTES:
+            # The parser would compare each attribute's name with all others of its element.
             pieces.append(f"<{match['close']}{name}>")
             continue
-        if attributes:
-            removed.add("event handler", len(_HANDLER.findall(attributes)))
-            addresses += len(_ADDRESS.findall(attributes))
+        removed.add("event handler", sum(word.startswith("on") for word in attributes))
+        addresses += sum(word in ("href", "src", "xlink:href") for word in attributes)
         pieces.append(match[0])
         if name in foreign and match[0].endswith("/>"):
             pieces.append(f"</{name}>")
@@ -150,8 +149,3 @@ def _nest(nesting: list[str], name: str, close: bool) -> None:
             return
         if nesting[index] not in _ENDS:
             return
-
-
-def _are_few(attributes: str) -> bool:
-    # The parser compares each attribute's name with all of its element.
-    return len(attributes) < 2 * _MAX_ATTRIBUTES or len(_ATTRIBUTES.findall(attributes)) <= _MAX_ATTRIBUTES

@@ -35,10 +35,14 @@ class Removed:
     def words(self) -> tuple[str, ...]:
         """:return: "1 script", "2 iframes", "application/javascript"."""
         return tuple(
-            kind if "/" in kind or "." in kind else f"{count} {kind}{'s' * (count > 1)}"
+            kind if "/" in kind or "." in kind else f"{count} {_plural(kind) if count > 1 else kind}"
             for kind, count in self._counts.items()
         )
 
     def note(self) -> str:
         """:return: one line for the person who sees the output."""
         return f"[removed for safety: {', '.join(self.words())}]"
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")

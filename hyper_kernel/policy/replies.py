@@ -87,7 +87,7 @@ def _payload(item: dict[str, Any], removed: Removed) -> dict[str, Any] | None:
     source = item.get("source")
     if source == "set_next_input" and isinstance(item.get("text"), str):
         # SECURITY: text for a new cell is shown, not run; but what the person wrote is not overwritten.
-        removed.add("overwriting of a cell", int(bool(item.get("replace"))))
+        removed.add("cell replacement", int(bool(item.get("replace"))))
         return {"source": source, "text": safe_text(item["text"]), "replace": False}
     if source == "page":
         return {"source": source, "data": safe_bundle(item.get("data"), removed), **fields(item, start=_NUMBER)}

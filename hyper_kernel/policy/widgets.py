@@ -104,7 +104,7 @@ def safe_state(model: Model, state: Any, removed: Removed, known: dict[str, Mode
             kept[name] = cleaned
     if model.name.endswith("LinkModel") and not all(_is_linkable(kept.get(end), known) for end in ("source", "target")):
         # A link between texts could carry what one shows as text to one that shows it as HTML.
-        removed.add("link between widgets", int("source" in kept or "target" in kept))
+        removed.add("widget link", int("source" in kept or "target" in kept))
         kept = {name: value for name, value in kept.items() if name not in ("source", "target")}
     return kept
 

@@ -310,7 +310,7 @@ def test_widget_views_name_a_model():
 )
 def test_html_that_would_take_long_is_not_shown(html):
     screened = show({"text/html": html, "text/plain": "x"})
-    assert set(screened.content["data"]) == {"text/plain"} and "of HTML" in screened.removed[0]
+    assert set(screened.content["data"]) == {"text/plain"} and "HTML text" in screened.removed[0]
 
 
 def test_many_attributes_and_untidy_lists_are_shown():

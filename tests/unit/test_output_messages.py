@@ -153,7 +153,7 @@ def test_payloads_write_over_nothing():
         {"source": "set_next_input", "text": "y", "replace": False},
         {"source": "ask_exit", "keepkernel": False},
     ]
-    assert screened.removed[:2] == ("1 overwriting of a cell", "1 payload edit_magic")
+    assert screened.removed[:2] == ("1 cell replacement", "1 payload edit_magic")
 
 
 def test_a_question_for_a_password_says_who_asks():

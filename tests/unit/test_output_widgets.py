@@ -212,7 +212,7 @@ def test_links_between_texts_are_cut():
         state = {"source": ends[source], "target": [ends[target][0], trait], "_view_name": None, "_view_module": None}
         _, screened = opened("DirectionalLink", policy, f"link{number}", **state)
         assert ("target" in state_of(screened)) == bool(allowed)
-        assert screened.removed == (() if allowed else ("1 link between widgets",))
+        assert screened.removed == (() if allowed else ("1 widget link",))
 
 
 def test_descriptions_are_text():
