@@ -95,4 +95,4 @@ def test_pieces_of_attacks_in_any_order(pieces):
 
 def test_the_judge_knows_an_attack():
     unseen = [attack for attack in output_attacks.HTML if not output_attacks.faults(attack)]
-    assert len(unseen) < 25, unseen
+    assert len(unseen) < len(output_attacks.HTML) / 8, unseen
