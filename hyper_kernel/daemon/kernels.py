@@ -1,7 +1,8 @@
 """Routes of ``/hyper/v1``: sandboxes as records, and Jupyter kernels, for which Docker has no word."""
 
 import asyncio
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 from hyper_kernel.daemon.box import Box
@@ -9,9 +10,10 @@ from hyper_kernel.daemon.docker_json import public_record
 from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
-from hyper_kernel.errors import GuestError, NotFoundError, RequestError
-from hyper_kernel.sandbox.record import Record, State
-from hyper_kernel.spec import SandboxSpec
+from hyper_kernel.errors import ConflictError, GuestError, HostError, NotFoundError, RequestError
+from hyper_kernel.host.process import is_alive
+from hyper_kernel.sandbox.record import MISSED, Record, State
+from hyper_kernel.spec import Owner, SandboxSpec
 
 #: Longest that one long poll waits, in seconds.
 _MAX_POLL_S = 3600.0
@@ -36,6 +38,8 @@ class Kernels:
         routes.add("POST", f"{one}/start", self.start)
         routes.add("POST", f"{one}/signal", self.signal)
         routes.add("POST", f"{one}/wait", self.wait)
+        routes.add("POST", f"{one}/owner", self.own)
+        routes.add("POST", f"{one}/missed", self.take_missed)
 
     async def list_sandboxes(self, call: Call) -> Answer:
         """GET /hyper/v1/sandboxes: records, newest first; with ``liveness=1`` also how lively each is."""
@@ -111,6 +115,41 @@ class Kernels:
             pass
         return Answer(body=facts(box.record))
 
+    async def own(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels/{id}/owner {pid, start_ticks, grace_s}: take over a kernel whose owner has ended.
+
+        The answer has the clients' ``key`` beside the kernel's facts: who asks is the user whose kernel it is.
+        """
+        box, owner = self._box(call), _owner(await call.json())
+        async with box.lock:
+            spec = box.record.spec
+            assert spec.kernel is not None  # _box sees to it
+            present = spec.owner
+            if present and is_alive(present.pid, present.start_ticks) and present.pid != owner.pid:
+                raise ConflictError(
+                    f"kernel {box.record.name} belongs to process {present.pid}, which lives",
+                    hint="end that one first, or leave it the kernel",
+                )
+            if box.is_live:
+                await box.request("own", owner=asdict(owner))
+            box.record = box.record.changed(spec=replace(spec, owner=owner))
+        signing = {"key": spec.kernel.key, "signature_scheme": spec.kernel.signature_scheme}
+        return Answer(body=facts(box.record) | signing)
+
+    async def take_missed(self, call: Call) -> Answer:
+        """POST /hyper/v1/kernels/{id}/missed: what it said while no client heard it; it is forgotten then."""
+        box = self._box(call)
+        if not box.is_live:
+            return Answer(body={"messages": [], "is_cut": False})
+        done, path = await box.request("kernel.missed"), box.folder / MISSED
+        try:
+            messages = [json.loads(line) for line in path.read_bytes().splitlines()]
+        except OSError as exc:
+            raise HostError(f"cannot read what {box.record.name} said: {exc}", hint="look at the disk") from exc
+        finally:
+            path.unlink(missing_ok=True)
+        return Answer(body={"messages": messages, "is_cut": bool(done.get("is_cut"))})
+
     async def remove(self, call: Call) -> Answer:
         """DELETE /hyper/v1/kernels/{id}: kill it and forget its sandbox."""
         await self._sandboxes.remove(self._box(call), force=True)
@@ -142,6 +181,16 @@ def facts(record: Record) -> dict[str, Any]:
         "tier": record.tier,
         "notes": list(record.notes),
     }
+
+
+def _owner(data: dict[str, Any]) -> Owner:
+    try:
+        owner = Owner(**data)
+        if not isinstance(owner.pid, int) or not isinstance(owner.start_ticks, int):
+            raise TypeError("pid and start_ticks are no numbers")
+        return replace(owner, grace_s=float(owner.grace_s))
+    except (TypeError, ValueError) as exc:
+        raise RequestError(f"the owner cannot be read: {exc}", hint="give pid, start_ticks and grace_s") from exc
 
 
 def _spec(data: Any) -> SandboxSpec:

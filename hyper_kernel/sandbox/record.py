@@ -13,6 +13,10 @@ from hyper_kernel.paths import Paths
 from hyper_kernel.spec import SandboxSpec
 
 
+#: Where a shim leaves what its kernel said while nobody heard it, in the sandbox's folder.
+MISSED = "missed.jsonl"
+
+
 class State(StrEnum):
     """Where a sandbox is in its life; only these steps exist: created → booting → running → stopping → exited."""
 

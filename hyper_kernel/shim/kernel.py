@@ -1,13 +1,15 @@
 """The Jupyter kernel of a sandbox: its process, its channels."""
 
 import asyncio
+import base64
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
-from hyper_kernel.errors import GuestError
+from hyper_kernel.errors import GuestError, HostError
 from hyper_kernel.sandbox.death import Cause
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
@@ -90,6 +92,22 @@ class Kernel:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self.splice.say(cause.reason)
                 await self.splice.end_cells(_ENDED, cause.reason)
+
+    async def write_missed(self, path: Path) -> dict[str, Any]:
+        """Write what it said while nobody heard it, a message a line: ``{"channel", "parts": [base64]}``.
+
+        :return: ``is_cut``: whether that is not all.
+        :raise HostError: the disk refuses.
+        """
+        missed = await self.splice.take_missed()
+        try:
+            with path.open("w") as file:
+                for message in (message for each in missed for message in each.messages()):
+                    parts = [base64.b64encode(part).decode() for part in message.parts]
+                    file.write(json.dumps({"channel": message.channel, "parts": parts}) + "\n")
+        except OSError as exc:
+            raise HostError(f"cannot keep what the kernel said: {exc}", hint="free some space") from exc
+        return {"is_cut": any(each.is_cut for each in missed)}
 
     async def signal(self, number: int) -> None:
         """Signal the kernel's process group."""

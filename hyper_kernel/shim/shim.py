@@ -7,29 +7,30 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hyper_kernel.agent.agent import RefusedError
 from hyper_kernel.errors import ConflictError, GuestError, RequestError
 from hyper_kernel.host.memory import read_oom_kills
+from hyper_kernel.host.share import hold_cpu
 from hyper_kernel.host.timing import step
-from hyper_kernel.host.usage import read_own_cpu_s, read_usage
+from hyper_kernel.host.usage import read_own_cpu_s
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.death import Cause, Death, ProgramEnd, name_machine_end, name_program_end, named
 from hyper_kernel.sandbox.plan import Plan, plan_machine
-from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.record import MISSED, Record, State
 from hyper_kernel.sandbox.source import Guest, Source
 from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.limits import Patience, hold_cells, wait_wall
 from hyper_kernel.shim.liveness import Pulse
-from hyper_kernel.shim.owner import wait_orphaned
+from hyper_kernel.shim.owner import Lease
 from hyper_kernel.shim.program import OutputLog, Program
 from hyper_kernel.shim.work import Work
-from hyper_kernel.spec import KernelSpec
+from hyper_kernel.spec import KernelSpec, Owner
 from hyper_kernel.wire import Type, WireError
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,12 @@ class Shim:
         self._work: Work | None = None
         self._pulse: Pulse | None = None
         self._patience = Patience()
+        self._lease = Lease(record.spec.owner)
         self._operations: dict[str, Callable[..., Awaitable[dict[str, Any] | None]]] = {
             "kernel.signal": self._call_kernel_signal,
             "kernel.keep": self._call_kernel_keep,
+            "kernel.missed": self._call_kernel_missed,
+            "own": self._call_own,
             "signal": self._call_signal,
             "resize": self._call_resize,
             "stop": self._call_stop,
@@ -121,8 +125,7 @@ class Shim:
 
     async def _live(self) -> Ending:
         await self._change(state=State.BOOTING, started_s=time.time())
-        if owner := self._record.spec.owner:
-            self._end_by(wait_orphaned(owner))
+        self._end_by(self._lease.wait_end())
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop_tasks)
             starting = asyncio.create_task(self._start(stack))
@@ -175,11 +178,12 @@ class Shim:
         else:
             await self._start_program(guest, plan)
         await self._change(state=State.RUNNING)
-        self._hold()
+        await self._hold(stack, guest)
 
-    def _hold(self) -> None:
-        """From here on, end it where it goes over its limits."""
+    async def _hold(self, stack: AsyncExitStack, guest: Guest) -> None:
+        """From here on, hold it to its limits, or end it."""
         limits = self._record.spec.limits
+        await stack.enter_async_context(hold_cpu(guest.machine.pid, limits.cpu_percent))
         if limits.wall_s:
             self._end_by(wait_wall(limits.wall_s))
         if self._kernel and (limits.cell_s or limits.output_bytes):
@@ -321,6 +325,17 @@ class Shim:
         self._ready()
         return {"count": await self._work.keep() if self._work else 0}
 
+    async def _call_kernel_missed(self) -> dict[str, Any]:
+        """Write what the kernel said while nobody heard it where hyperd reads it."""
+        self._ready()
+        return await self._kernel.write_missed(self._folder / MISSED) if self._kernel else {}
+
+    async def _call_own(self, owner: dict[str, Any]) -> None:
+        """Belong to another process from here on."""
+        new = Owner(**owner)
+        self._lease.hand_over(new)
+        await self._change(spec=replace(self._record.spec, owner=new))
+
     async def _call_signal(self, signal: int) -> None:
         self._ready()
         if self._kernel:
@@ -345,14 +360,15 @@ class Shim:
 
     async def _call_stats(self) -> dict[str, Any]:
         guest = self._ready()
-        return {"guest": await guest.agent.request("stats"), "host": read_usage(guest.machine.pid)}
+        return {"guest": await guest.agent.request("stats")}
 
     async def _call_liveness(self) -> dict[str, Any]:
         self._ready()
         assert self._pulse  # there is one as soon as there is a guest
         last_byte_s = self._kernel.splice.traffic.last_s if self._kernel else self._program.last_s
         liveness, idle_s = await self._pulse.look(last_byte_s)
-        return {"liveness": str(liveness), "idle_s": idle_s}
+        removed = dict(self._kernel.splice.firewall.removed) if self._kernel else {}
+        return {"liveness": str(liveness), "idle_s": idle_s, "removed": removed}
 
     def _share(self) -> float:
         """How much of a processor it may use at most."""

@@ -19,6 +19,7 @@ import sys
 import tarfile
 import termios
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from hyper_kernel import wire
 from hyper_kernel.host.usage import read_own_cpu_s
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import find_paths
-from hyper_kernel.sandbox.record import Record, State
+from hyper_kernel.sandbox.record import MISSED, Record, State
+from hyper_kernel.spec import Owner
 from hyper_kernel.wire import MAX_DATA, Type
 
 _NAMES = {Type.STDOUT: "stdout", Type.STDERR: "stderr"}
@@ -244,6 +246,11 @@ class FakeShim:
                 await self._change(exit_code=137)
         elif op == "kernel.keep":
             return {"count": 0}
+        elif op == "kernel.missed":
+            (self.folder / MISSED).write_text('{"channel": "iopub", "parts": ["bWlzc2Vk"]}\n')
+            return {"is_cut": True}
+        elif op == "own":
+            await self._change(spec=replace(self.record.spec, owner=Owner(**args["owner"])))
         else:
             raise ValueError(op)
         return {}

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-import hyper_kernel.client.client as client_module
+import hyper_kernel.client.calls as client_module
 from hyper_kernel.client import Client, ensure_daemon, start, stop_daemon
 from hyper_kernel.errors import ConflictError, GuestError, NotFoundError, RequestError
 from hyper_kernel.sandbox.record import State
