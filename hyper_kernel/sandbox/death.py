@@ -128,7 +128,7 @@ def name_machine_end(end: MachineEnd, console: str, memory_mib: int, *, host_oom
         return named(Death.GUEST_PANIC, words)
     if end.how is Ended.LOST:
         if end.signal == _SIGKILL and host_oom:
-            return named(Death.OUT_OF_MEMORY, "the host had none left")
+            return named(Death.OUT_OF_MEMORY, "the host had none left for it")
         return named(Death.HOST_LOST, end.words)
     return Cause(None, end.words)
 

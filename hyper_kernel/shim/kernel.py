@@ -17,6 +17,8 @@ from hyper_kernel.spec import KernelSpec, Limits
 
 #: How long all clients together may take to read why their kernel ended, in seconds.
 _LAST_WORDS_S = 3.0
+#: How long a guest may take to interrupt its kernel, in seconds.
+_INTERRUPT_S = 5.0
 #: What cells of a kernel that is gone end with, in the place of a Python exception.
 _ENDED = "DeadKernelError"
 _SIGINT, _SIGKILL, _SIGTERM = 2, 9, 15
@@ -115,8 +117,11 @@ class Kernel:
         await self._agent.request("kernel.signal", signal=number)
 
     async def interrupt(self) -> None:
-        """Interrupt the cell that runs."""
-        await self.signal(_SIGINT)
+        """Interrupt the cell that runs.
+
+        :raise LostError: the guest does not answer; not soon, at least.
+        """
+        await self._agent.request("kernel.signal", signal=_SIGINT, deadline_s=_INTERRUPT_S)
 
     async def _wait_listening(self) -> None:
         # ipykernel binds its heartbeat last (IPKernelApp.initialize).

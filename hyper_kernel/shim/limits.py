@@ -15,7 +15,7 @@ from hyper_kernel.spec import Limits
 log = logging.getLogger(__name__)
 
 #: How long a cell that was interrupted may take to end, in seconds: half of its limit, within these.
-_MIN_GRACE_S, _MAX_GRACE_S = 2.0, 10.0
+_MIN_GRACE_S, _MAX_GRACE_S = 5.0, 10.0
 #: Rules that the kernel may break, each at the price of a connection, before its sandbox ends: so many in so many
 #: seconds. One is a mishap.
 MAX_VIOLATIONS, _VIOLATIONS_S = 10, 60.0
