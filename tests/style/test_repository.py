@@ -48,7 +48,14 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager", "util"}
 
 
 def modules() -> list[Path]:
-    return sorted(path for folder in ("hyper_kernel", "guest") for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        [path for folder in ("hyper_kernel", "guest") for path in (ROOT / folder).rglob("*.py")] + extension()
+    )
+
+
+def extension() -> list[Path]:
+    """The Jupyter server's extension, without what belongs to the browser."""
+    return [path for path in (ROOT / "jupyter_ext").rglob("*.py") if "labextension" not in path.parts]
 
 
 def imports_of(path: Path) -> list[str]:
@@ -96,6 +103,15 @@ def test_guest_imports_only_the_standard_library_and_wire() -> None:
             assert own or name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
 
 
+def test_the_extension_imports_only_what_doors_hold() -> None:
+    """It is a door: it knows hyperd by its client, and nothing of what hyperd is made of."""
+    for path in extension():
+        for name in imports_of(path):
+            unit = name.removeprefix("hyper_kernel.").split(".")[0]
+            mine = not name.startswith("hyper_kernel.") or unit in ("client", "spec", "errors", "paths", "__version__")
+            assert mine or name.startswith("hyper_kernel.jupyter.wishes"), f"{path.name} imports {name}"
+
+
 def test_floors_table_stands_in_the_readme() -> None:
     readme = (PACKAGE / "README.md").read_text()
     for unit in FLOOR_OF:
@@ -103,7 +119,7 @@ def test_floors_table_stands_in_the_readme() -> None:
             assert f"`{unit}" in readme, f"hyper_kernel/README.md does not name {unit}"
 
 
-@pytest.mark.parametrize("folder", ["hyper_kernel", "guest", "images", "notebooks", "tests"])
+@pytest.mark.parametrize("folder", ["hyper_kernel", "guest", "jupyter_ext", "images", "notebooks", "tests"])
 def test_folder_opens_with_a_map(folder: str) -> None:
     lines = (ROOT / folder / "README.md").read_text().splitlines()
     assert 5 < len(lines) < 120
