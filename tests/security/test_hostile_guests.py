@@ -1,14 +1,15 @@
 """Guests that do their worst beside one that works (``arena.py``): each ends by a named reason, or goes on bounded."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hyper_kernel.client import Client, stop_daemon
 from hyper_kernel.paths import find_paths
-from hyper_kernel.spec import Limits
+from hyper_kernel.spec import Limits, ProcessSpec, SandboxSpec
 from tests.integration.conftest import assert_nothing_lives, show_logs
-from tests.security.arena import Arena
+from tests.security.arena import PING_S, Arena, assert_gone, memory_mib
 
 #: What hostile output may cost the server in front of the kernel, and the shim, in MiB.
 SERVER_MIB, SHIM_MIB = 128, 200
@@ -183,6 +184,22 @@ def test_a_flood_fills_nobodys_memory(arena, what):
     with arena.attacked(FLOODS[what], limits=_OUTPUT) as attack:
         assert attack.heard["grown_mib"] < SERVER_MIB
         assert attack.shim_mib < SHIM_MIB
+
+
+def test_programs_that_flood_who_does_not_read_wait(arena):
+    flood = ("sh", "-c", "while true; do head -c 1000000 /dev/zero; done")
+    record = arena.client.create(SandboxSpec(process=ProcessSpec(argv=flood)))
+    hyperd = arena.client.status()["pid"]
+    before_mib = memory_mib(hyperd)
+    with closing(arena.client.attach(record.id)):
+        arena.client.start(record.id)
+        with closing(arena.client.exec(record.id, flood).stream):
+            _, ping_s = arena.round_trip(20)
+            record = arena.client.sandbox(record.id)
+            assert memory_mib(record.shim_pid) < SHIM_MIB and memory_mib(hyperd) - before_mib < 16
+            assert ping_s < PING_S
+    arena.client.remove(record.id, force=True)
+    assert_gone(record)
 
 
 @pytest.mark.parametrize("what", VSOCK)

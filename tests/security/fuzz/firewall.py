@@ -53,6 +53,11 @@ _HTML = (
         "<link rel=stylesheet href=//x>",
     ),
     *(
+        "<td class='x y' style='color: red; background: url(//x)'>",
+        "<a href='https://x.example/' id=a title='t'>",
+        "<img src='data:image/png;base64,AAAA' alt='a\\b'>",
+        "<svg viewBox='0 0 9 9'><path fill='url(#a)' d='M0 0'/><use href='#a'/></svg>",
+        "<p id='a b' style='position:fixed'>$x$",
         "&lt;script&gt;",
         "\0",
         "\u202e",
