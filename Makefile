@@ -1,6 +1,9 @@
 # `make` lists the targets; each sets up what it needs, and a second run of any is instant.
 PYTHON := python3
 BIN := .venv/bin
+LAB := jupyter_ext/labextension
+LINK := .venv/share/jupyter/labextensions/hyper-kernel
+NODE := cd $(LAB) && PATH="$(CURDIR)/$(BIN):$$PATH"
 
 help: ## what can be made (this list)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -11,8 +14,10 @@ demo: setup ## run the first notebook, every cell in a sandbox, and print what i
 lab: setup ## open JupyterLab on the example notebooks, with Hyper Python in its launcher
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-setup: .venv/installed ## install what is missing, then build the guest and the base image
+setup: .venv/installed labextension ## install what is missing, then build the guest and the base image
 	@$(BIN)/hyper setup
+
+labextension: build/labextension/package.json $(LINK) ## build what JupyterLab shows, and link it into the environment
 
 test: setup ## the whole test suite, with real virtual machines
 	@$(BIN)/pytest tests
@@ -44,16 +49,27 @@ freeze: .venv/installed ## write the environment's pinned packages to .ci/requir
 	@mv .venv/frozen .ci/requirements.txt
 
 clean: ## remove the environment and what was built in this folder
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv build dist $(LAB)/node_modules $(LAB)/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: .ci/requirements.txt pyproject.toml | packages
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@SKIP_JUPYTER_BUILDER=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+
+build/labextension/package.json: $(LAB)/node_modules/.yarn-state.yml $(LAB)/tsconfig.json $(shell find $(LAB)/src $(LAB)/style $(LAB)/schema -type f)
+	@$(NODE) jlpm run --silent build > /dev/null
+	@touch $@
+
+$(LAB)/node_modules/.yarn-state.yml: $(LAB)/package.json $(LAB)/yarn.lock $(LAB)/.yarnrc.yml .ci/requirements.txt | .venv/installed
+	@$(NODE) && YARN_NPM_REGISTRY_SERVER="$$(npm config get registry)" jlpm install --immutable
+	@touch $@
+
+$(LINK): | build/labextension/package.json
+	@mkdir -p $(@D) && ln -sfn $(CURDIR)/build/labextension $@
 
 packages:
 	@sh hyper_kernel/host/install_packages.sh
 
-.PHONY: help demo lab setup test check fix fuzz outside bench test-kvm bench-kvm freeze clean packages
+.PHONY: help demo lab setup labextension test check fix fuzz outside bench test-kvm bench-kvm freeze clean packages

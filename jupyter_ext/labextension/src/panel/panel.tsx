@@ -1,0 +1,151 @@
+import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { CommandRegistry } from '@lumino/commands';
+import type { IDisposable } from '@lumino/disposable';
+import React, { useCallback, useState } from 'react';
+import { tierIcon } from '../icons';
+import { bytes } from '../model/figures';
+import type { ISandboxes } from '../model/tokens';
+import { isAlive, type Sandbox, type Status } from '../model/types';
+import * as words from '../words';
+import { age, Row } from './row';
+
+/** The list of sandboxes, which asks for figures only while it is seen. */
+export class SandboxList extends ReactWidget {
+  constructor(
+    private readonly _model: ISandboxes,
+    private readonly _commands: CommandRegistry,
+    private readonly _trans: TranslationBundle
+  ) {
+    super();
+    this.addClass('hyper-List');
+  }
+
+  override dispose(): void {
+    this._watch?.dispose();
+    super.dispose();
+  }
+
+  protected override onAfterShow(): void {
+    this._watch ??= this._model.watch();
+  }
+
+  protected override onAfterHide(): void {
+    this._watch?.dispose();
+    this._watch = null;
+  }
+
+  protected override render(): JSX.Element {
+    return (
+      <UseSignal signal={this._model.changed} initialSender={this._model}>
+        {() => <List model={this._model} commands={this._commands} trans={this._trans} />}
+      </UseSignal>
+    );
+  }
+
+  private _watch: IDisposable | null = null;
+}
+
+interface ListProps {
+  model: ISandboxes;
+  commands: CommandRegistry;
+  trans: TranslationBundle;
+}
+
+function List({ model, commands, trans }: ListProps): JSX.Element {
+  const [open, setOpen] = useState<ReadonlySet<string>>(new Set());
+  const toggle = useCallback(
+    (id: string) =>
+      setOpen(before => new Set(before.has(id) ? [...before].filter(each => each !== id) : [...before, id])),
+    []
+  );
+  const execute = useCallback(
+    (command: string, id: string) => void commands.execute(command, { id }),
+    [commands]
+  );
+  const now_s = Date.now() / 1000;
+  const rows = (sandboxes: Sandbox[]) =>
+    sandboxes.map(sandbox => (
+      <Row
+        key={sandbox.id}
+        sandbox={sandbox}
+        samples={model.history(sandbox.id)}
+        age={age(sandbox.started_s || sandbox.created_s, now_s, trans)}
+        isOpen={open.has(sandbox.id)}
+        toggle={toggle}
+        execute={execute}
+        trans={trans}
+      />
+    ));
+  const alive = model.all.filter(isAlive);
+  const ended = model.all.filter(each => !isAlive(each));
+  return (
+    <>
+      <Troubles model={model} trans={trans} />
+      <Sum alive={alive} trans={trans} />
+      {alive.length > 0 && <ul aria-label={trans.__('Sandboxes that run')}>{rows(alive)}</ul>}
+      {ended.length > 0 && (
+        <>
+          <h3>{trans.__('Ended')}</h3>
+          <ul aria-label={trans.__('Sandboxes that ended')}>{rows(ended)}</ul>
+        </>
+      )}
+      {model.status && <Host status={model.status} trans={trans} />}
+    </>
+  );
+}
+
+function Sum({ alive, trans }: { alive: Sandbox[]; trans: TranslationBundle }): JSX.Element {
+  if (!alive.length) {
+    return (
+      <p className="hyper-List-empty">
+        {trans.__('No sandbox runs. A notebook with the kernel Hyper Python starts one.')}
+      </p>
+    );
+  }
+  const memory = alive.reduce((sum, each) => sum + (each.usage.memory_bytes ?? 0), 0);
+  return (
+    <p className="hyper-List-sum">
+      {trans._n(
+        '%1 sandbox runs, with %2 of memory',
+        '%1 sandboxes run, with %2 of memory',
+        alive.length,
+        bytes(memory)
+      )}
+    </p>
+  );
+}
+
+function Troubles({ model, trans }: { model: ISandboxes; trans: TranslationBundle }): JSX.Element {
+  const { status, problem } = model;
+  const said = [problem, status?.policy_problem ?? ''];
+  if (status?.hyperd === 'other version') {
+    said.push(
+      trans.__(
+        'hyperd is of version %1, this extension of %2: restart hyperd.',
+        status.hyperd_version,
+        status.version
+      )
+    );
+  } else if (status?.hyperd === 'unreachable') {
+    said.push(trans.__('hyperd does not answer.'));
+  }
+  return (
+    <div role="status">
+      {said.filter(Boolean).map(text => (
+        <p key={text} className="hyper-List-trouble">
+          {text}
+        </p>
+      ))}
+    </div>
+  );
+}
+
+function Host({ status, trans }: { status: Status; trans: TranslationBundle }): JSX.Element {
+  return (
+    <p className="hyper-List-host" title={status.tier_reason}>
+      {React.createElement(tierIcon(status.tier).react, { tag: 'span', elementSize: 'small' })}
+      {trans.__('This host: %1', words.tier(status, trans))}
+    </p>
+  );
+}
