@@ -1,10 +1,11 @@
 """What may pass between a kernel and its clients, message by message."""
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hyper_kernel.channels.asked import MAX_PROMPTS, Asked
 from hyper_kernel.channels.cells import Asker, Cells
 from hyper_kernel.channels.message import Judge, Judged
 from hyper_kernel.channels.meter import Meter
@@ -21,6 +22,7 @@ _ALWAYS = frozenset({"status", "execute_input", "error", "shutdown_reply", "iopu
 _MAX_ALWAYS = 64 * 1024
 #: Kinds of removed things that are counted apart.
 _MAX_KINDS = 100
+_MAX_COUNTED = 1000
 
 
 class Firewall:
@@ -35,6 +37,9 @@ class Firewall:
         self._policy = policy
         self._cells = cells
         self._on_over = on_over
+        self._asked = {channel: Asked() for channel in ("shell", "control", "stdin")}
+        #: Messages of which something was removed; each connection has a copy of what the kernel publishes.
+        self._counted: deque[object] = deque(maxlen=_MAX_COUNTED)
         #: What was removed so far, by its name.
         self.removed: Counter[str] = Counter()
 
@@ -48,14 +53,13 @@ class Firewall:
             header, parent = read_header(parts[0]), read_header(parts[1])
             kind = str(header.get("msg_type"))
             meter.add(MESSAGE_COST)
-            if channel == "iopub" and not self._may_show(meter, kind, sum(map(len, parts))):
-                self._count("output over its limit")
+            if not self._may_pass(channel, kind, parent.get("msg_id"), meter, sum(map(len, parts))):
+                self._count(header, ["message over the limit of output" if channel == "iopub" else "answer unasked"])
                 return None
             # SECURITY: what goes on is what was read here, written anew: no receiver can read it in another way.
             content, metadata = read_json(parts[3]), read_json(parts[2])
             screened = self._policy.screen(channel, kind, content, metadata)
-            for what in screened.removed:
-                self._count(what)
+            self._count(header, screened.removed)
             self._note_end(channel, kind, content, parent)
             if screened.content is None:
                 return None
@@ -68,15 +72,21 @@ class Firewall:
         """A judge of what a client says on one connection: all of it passes, and cells are noted."""
 
         def judge(parts: Sequence[Buffer]) -> Judged:
-            if channel == "shell":
-                header = read_header(parts[0])
-                if header.get("msg_type") == "execute_request":
-                    self._cells.ask(header, asker)
+            header = read_header(parts[0])
+            msg_id, kind = header.get("msg_id"), str(header.get("msg_type"))
+            if kind.endswith("_request"):
+                self._asked[channel].ask(msg_id)
+            if channel == "shell" and kind == "execute_request":
+                self._asked["stdin"].ask(msg_id, MAX_PROMPTS)
+                self._cells.ask(header, asker)
             return Judged(parts)
 
         return judge
 
-    def _may_show(self, meter: Meter, kind: str, size: int) -> bool:
+    def _may_pass(self, channel: str, kind: str, asked: object, meter: Meter, size: int) -> bool:
+        # SECURITY: clients hold what they have not read yet: so much of a cell's output, and one answer to a request.
+        if channel != "iopub":
+            return self._asked[channel].take(asked)
         if self._cells.charge(meter.shown):
             self._on_over()
         return not self._cells.over_output or (kind in _ALWAYS and size <= _MAX_ALWAYS)
@@ -86,7 +96,11 @@ class Firewall:
         if is_idle or (channel == "shell" and kind == "execute_reply"):
             self._cells.end(parent.get("msg_id"))
 
-    def _count(self, what: str) -> None:
-        # SECURITY: the guest chooses some of these names.
-        if what in self.removed or len(self.removed) < _MAX_KINDS:
-            self.removed[what[:100]] += 1
+    def _count(self, header: dict[str, Any], removed: Sequence[str]) -> None:
+        if not removed or header.get("msg_id") in self._counted:
+            return
+        self._counted.append(header.get("msg_id"))
+        for what in removed:
+            # SECURITY: the guest chooses some of these names.
+            if what in self.removed or len(self.removed) < _MAX_KINDS:
+                self.removed[what[:100]] += 1

@@ -326,7 +326,7 @@ def test_what_comes_too_fast_comes_at_its_rate(run):
     run(work, output_bytes_per_s=1_000_000)
 
 
-def test_a_kernel_that_answers_what_nobody_asked_changes_nothing(run, caplog):
+def test_a_kernel_that_answers_what_nobody_asked_is_not_heard(run, caplog):
     async def work(kernel, splice, info):
         shell, iopub = [await Line.open(kernel, info, channel) for channel in ("shell", "iopub")]
         shell.ask_cell()
@@ -334,13 +334,40 @@ def test_a_kernel_that_answers_what_nobody_asked_changes_nothing(run, caplog):
         for parent in ({"msg_id": "other"}, {"msg_id": ["cell"]}, {}):
             await shell.from_kernel(say("execute_reply", {"status": "ok"}, parent=parent, topic=b""))
             await iopub.from_kernel(say("status", {"execution_state": "idle"}, parent=parent))
-            await shell.next()
             await iopub.next()
         assert splice.cells.current.msg_id == "cell"
+        reply = say("execute_reply", {"status": "ok", "execution_count": 7}, topic=b"")
+        await shell.from_kernel(reply + reply)  # once is enough
+        assert (await shell.next()).content["execution_count"] == 7
+        shell.ask_cell("next")
+        await wait_cell(splice, "next")
+        await shell.from_kernel(say("execute_reply", {"status": "ok"}, parent=CELL | {"msg_id": "next"}, topic=b""))
+        assert (await shell.next()).parent["msg_id"] == "next"
+        assert splice.firewall.removed["answer unasked"] == 1  # all four have the same id
 
     caplog.set_level(logging.ERROR)
     run(work)
     assert not caplog.records
+
+
+def test_a_cell_may_ask_its_person_and_nobody_elses(run):
+    async def work(kernel, splice, info):
+        shell, stdin = [await Line.open(kernel, info, channel) for channel in ("shell", "stdin")]
+        ask = {"prompt": "name? ", "password": False}
+        await stdin.from_kernel(say("input_request", ask, topic=b""))
+        shell.ask_cell()
+        await wait_cell(splice)
+        await stdin.from_kernel(say("input_request", ask | {"prompt": "now? "}, topic=b"") * 150)
+        await stdin.from_kernel(say("input_request", ask, parent={"msg_id": "other"}, topic=b""))
+        got = [(await stdin.next()).content["prompt"] for _ in range(100)]
+        assert set(got) == {"now? "}
+        shell.ask_cell("next")
+        await asyncio.get_running_loop().sock_recv(shell.guest, 1 << 16)
+        await until(lambda: len(splice.cells.waiting) == 2)
+        await stdin.from_kernel(say("input_request", ask, parent=CELL | {"msg_id": "next"}, topic=b""))
+        assert (await stdin.next()).parent["msg_id"] == "next"
+
+    run(work)
 
 
 # --- what is missed ---
