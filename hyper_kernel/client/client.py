@@ -249,9 +249,15 @@ class Client(Calls):
         """A kernel: id, name, state, exit_code (-1 while it lives), reason, connection, tier."""
         return self._json("GET", f"/hyper/v1/kernels/{quote_part(ident)}")
 
-    def restart_kernel(self, ident: str, kernel: KernelSpec) -> dict[str, Any]:
-        """Start a kernel again in its sandbox; its connection info, without the key."""
-        body = {"kernel": asdict(kernel)}
+    def restart_kernel(self, ident: str, kernel: KernelSpec, machine: SandboxSpec | None = None) -> dict[str, Any]:
+        """Start a kernel again in its sandbox; its connection info, without the key.
+
+        :param machine: asks anew for memory, processors and limits; None: as it was.
+        """
+        body: dict[str, Any] = {"kernel": asdict(kernel)}
+        if machine:
+            limits = asdict(machine.limits)
+            body["machine"] = {"memory_mib": machine.memory_mib, "cpus": machine.cpus, "limits": limits}
         answer = self._json("POST", f"/hyper/v1/kernels/{quote_part(ident)}/start", body=body, timeout_s=_START_S)
         connection: dict[str, Any] = answer["connection"]
         return connection

@@ -12,6 +12,7 @@ from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
 from hyper_kernel.errors import ConflictError, GuestError, HostError, NotFoundError, RequestError
 from hyper_kernel.host.process import is_alive
+from hyper_kernel.policy.rules import asked_of
 from hyper_kernel.sandbox.record import MISSED, Record, State
 from hyper_kernel.spec import Owner, SandboxSpec
 
@@ -84,14 +85,19 @@ class Kernels:
         return Answer(body=facts(self._box(call).record))
 
     async def start(self, call: Call) -> Answer:
-        """POST /hyper/v1/kernels/{id}/start {kernel}: the kernel again, in a fresh machine of the same sandbox."""
+        """POST /hyper/v1/kernels/{id}/start {kernel, machine}: the kernel again, in a fresh machine of the same sandbox.
+
+        ``machine`` {memory_mib, cpus, limits} asks anew for what it may have; left out: as it was.
+        """
         box, body = self._box(call), await call.json()
-        data = body.get("kernel") or {}
-        if not isinstance(data, dict):
-            raise RequestError("kernel is not an object")
-        spec = _spec({"kernel": data}) if data else box.record.spec
-        assert spec.kernel is not None  # _box and the line above see to it
-        await self._sandboxes.renew(box, replace(box.record.spec, kernel=spec.kernel))
+        spec, asked = box.record.spec, box.record.asked
+        if body.get("kernel"):
+            spec = replace(spec, kernel=_spec({"kernel": body["kernel"]}).kernel)
+        if "machine" in body:
+            wanted = _spec(body["machine"])
+            spec = replace(spec, memory_mib=wanted.memory_mib, cpus=wanted.cpus, limits=wanted.limits)
+            asked = (*asked_of(wanted), *(name for name in asked if name == "isolation"))
+        await self._sandboxes.renew(box, spec, asked)
         return Answer(body=facts(box.record))
 
     async def signal(self, call: Call) -> Answer:

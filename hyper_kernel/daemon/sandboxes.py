@@ -153,12 +153,13 @@ class Sandboxes:
         await self.start(box)
         self.tell(box, "restart")
 
-    async def renew(self, box: Box, spec: SandboxSpec) -> None:
+    async def renew(self, box: Box, spec: SandboxSpec, asked: tuple[str, ...]) -> None:
         """Kill its machine if it has one, then start a fresh one as ``spec`` says; what its kernel wrote goes along.
 
+        :param asked: see ``policy.rules.asked_of``.
         :raise BusyError, DeniedError, HostError, GuestError: as :meth:`start`.
         """
-        self.rules.admit(only_asked(spec, box.record.asked))
+        self.rules.admit(only_asked(spec, asked))
         notes: tuple[str, ...] = ()
         if box.is_live:
             try:
@@ -167,7 +168,7 @@ class Sandboxes:
                 notes = (f"what the kernel wrote before its restart is lost: {exc}",)
                 log.warning("%s: %s", box, notes[0])
             await self._finish(self._kill(box))
-        box.record = box.record.changed(spec=spec, notes=notes)
+        box.record = box.record.changed(spec=spec, asked=asked, notes=notes)
         await self.start(box)
 
     async def end(self, box: Box, death: Death, reason: str) -> None:

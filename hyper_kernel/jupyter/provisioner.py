@@ -19,9 +19,10 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Enum, Float, Int, List, Unicode
 
 from hyper_kernel.client import Client
-from hyper_kernel.errors import BusyError, DeniedError, HyperError, NotFoundError
+from hyper_kernel.errors import BusyError, ConflictError, DeniedError, HyperError, NotFoundError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.jupyter.environment import select_environment
+from hyper_kernel.jupyter.wishes import WISHES, Wish
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Limits, Owner, SandboxSpec
 
 _T = TypeVar("_T")
@@ -74,6 +75,7 @@ class HyperProvisioner(KernelProvisionerBase):
         self._sandbox = ""
         self._folder = ""
         self._arguments: tuple[str, ...] = ()
+        self._wish = Wish()
         self._running = False
 
     def __repr__(self) -> str:
@@ -105,9 +107,12 @@ class HyperProvisioner(KernelProvisionerBase):
         :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
         """
         self._folder = str(Path(kwargs.get("cwd") or ".").absolute())
-        kernel = self._kernel_spec(kwargs["env"])
-        info = await self._restart(kernel) or await self._start(kernel)
-        self._running = True
+        wish = WISHES.find(kwargs["env"].get("JPY_SESSION_NAME", ""))
+        spec = self._sandbox_spec(kwargs["env"], wish)
+        info = await self._restart(spec, wish) or await self._start(spec)
+        self._running, self._wish = True, wish
+        if getattr(self._manager(), "execution_state", "") == "dead":  # a Jupyter server had found it so
+            self._manager().execution_state = "starting"
         session = self._manager().session
         info |= {"key": session.key, "signature_scheme": session.signature_scheme}
         self.connection_info = cast("KernelConnectionInfo", info)
@@ -170,6 +175,23 @@ class HyperProvisioner(KernelProvisionerBase):
         self._sandbox, self._folder = provisioner_info["sandbox"], provisioner_info["folder"]
         self._running = True
 
+    async def take_over(self, sandbox: str, folder: str) -> dict[str, Any]:
+        """Take over the kernel of a sandbox whose owner has ended, be it alive or dead.
+
+        Called by a Jupyter server that finds kernels of an earlier one.
+
+        :param folder: the host's folder of its notebook.
+        :return: its facts, see ``Client.kernel``.
+        :raise ConflictError: its owner lives.
+        :raise HyperError: it cannot be had.
+        """
+        facts = await _call(self._client.own_kernel, sandbox, self._owner())
+        signing = {"key": facts["key"], "signature_scheme": facts["signature_scheme"]}
+        connection = facts["connection"] | signing
+        info = {"kernel_id": self.kernel_id, "connection_info": connection, "sandbox": sandbox, "folder": folder}
+        await self.load_provisioner_info(info)
+        return facts
+
     def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
         """Emulated guests take longer to end than processes."""
         return max(recommended, 10.0)
@@ -194,7 +216,33 @@ class HyperProvisioner(KernelProvisionerBase):
         assert self.parent is not None  # the factory always gives the KernelManager
         return self.parent
 
-    def _kernel_spec(self, env: dict[str, str]) -> KernelSpec:
+    def _owner(self) -> Owner:
+        return Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()), grace_s=self.owner_grace_s)
+
+    def _sandbox_spec(self, env: dict[str, str], wish: Wish) -> SandboxSpec:
+        """What is asked of hyperd: what the kernelspec says, and before that what was wished."""
+        limits = {item.name: getattr(wish.limits, item.name) or getattr(self, item.name) for item in fields(Limits)}
+        return SandboxSpec(
+            image=wish.image or self.image,
+            memory_mib=wish.memory_mib or self.memory_mib,
+            cpus=wish.cpus or self.cpus,
+            limits=Limits(**limits),
+            labels=self._labels(),
+            kernel=self._kernel_spec(env, wish),
+            owner=self._owner(),
+        )
+
+    def _labels(self) -> dict[str, str]:
+        """By what a Jupyter server that is started again finds its kernels."""
+        manager = self._manager()
+        root = getattr(getattr(manager, "parent", None), "root_dir", "")
+        return {
+            "hyper.kernel-id": self.kernel_id or "",
+            "hyper.kernelspec": getattr(manager, "kernel_name", ""),
+            "hyper.server-root": str(root),
+        }
+
+    def _kernel_spec(self, env: dict[str, str], wish: Wish) -> KernelSpec:
         return KernelSpec(
             name=self.kernel,
             arguments=self._arguments,
@@ -202,12 +250,19 @@ class HyperProvisioner(KernelProvisionerBase):
             signature_scheme=self._manager().session.signature_scheme,
             env=select_environment(env, self.kernel_spec.env, self.env_allowed),
             folder=self._folder,
-            files=self.files,
-            output=self.output,
+            files=wish.files or self.files,
+            output=wish.output or self.output,
             transport=self.transport,
-            channels=hashlib.sha256(f"{os.getpid()} {self.kernel_id}".encode()).hexdigest()[:16],
+            channels=self._channels(),
             ports=self._tcp_ports(),
         )
+
+    def _channels(self) -> str:
+        """What its Unix sockets are named after: what clients know already, for a kernel that was taken over too."""
+        known: dict[str, Any] = dict(self.connection_info)
+        if known.get("transport") == "ipc":
+            return Path(known["ip"]).name
+        return hashlib.sha256(f"{os.getpid()} {self.kernel_id}".encode()).hexdigest()[:16]
 
     def _tcp_ports(self) -> tuple[int, ...]:
         """The ports that clients know already, for a kernel that gets a new sandbox."""
@@ -216,21 +271,12 @@ class HyperProvisioner(KernelProvisionerBase):
             return ()
         return tuple(known[f"{channel}_port"] for channel in ("shell", "iopub", "stdin", "control", "hb"))
 
-    async def _start(self, kernel: KernelSpec) -> dict[str, Any]:
-        spec = SandboxSpec(
-            image=self.image,
-            memory_mib=self.memory_mib,
-            cpus=self.cpus,
-            limits=Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)}),
-            labels={"hyper.kernel-id": self.kernel_id or ""},
-            kernel=kernel,
-            owner=Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()), grace_s=self.owner_grace_s),
-        )
+    async def _start(self, spec: SandboxSpec) -> dict[str, Any]:
         started = await _call(self._client.start_kernel, spec)
         self._sandbox = started["id"]
         return cast("dict[str, Any]", started["connection"])
 
-    async def _restart(self, kernel: KernelSpec) -> dict[str, Any] | None:
+    async def _restart(self, spec: SandboxSpec, wish: Wish) -> dict[str, Any] | None:
         """Start the kernel in a fresh machine of its sandbox; None where that is not possible, and the sandbox gone.
 
         :raise BusyError, DeniedError: there is no room now, or policy has changed; the sandbox stays, and what its
@@ -238,8 +284,12 @@ class HyperProvisioner(KernelProvisionerBase):
         """
         if not self._sandbox:
             return None
+        assert spec.kernel is not None  # every spec of ours has one
         try:
-            return await _call(self._client.restart_kernel, self._sandbox, kernel)
+            if wish.image != self._wish.image:
+                raise ConflictError("another image is wished for")
+            machine = spec if wish != self._wish else None
+            return await _call(self._client.restart_kernel, self._sandbox, spec.kernel, machine)
         except (BusyError, DeniedError):
             raise
         except HyperError as exc:

@@ -12,6 +12,9 @@ from jupyter_client.kernelspec import KernelSpec
 from hyper_kernel.errors import BusyError, NotFoundError
 from hyper_kernel.jupyter.environment import select_environment
 from hyper_kernel.jupyter.provisioner import HyperProvisioner
+from hyper_kernel.jupyter.wishes import Wish
+from hyper_kernel.spec import KernelSpec as Wanted
+from hyper_kernel.spec import SandboxSpec
 
 
 @pytest.fixture
@@ -113,18 +116,18 @@ def test_arguments_of_the_caller_follow_the_kernelspecs(provisioner):
     manager = SimpleNamespace(session=SimpleNamespace(key=b"k", signature_scheme="hmac-sha256"))
     provisioner._trait_values["parent"] = manager
     asyncio.run(provisioner.pre_launch(env={}, extra_arguments=["--HistoryManager.hist_file=:memory:"]))
-    assert provisioner._kernel_spec({}).arguments == ("--HistoryManager.hist_file=:memory:",)
+    assert provisioner._kernel_spec({}, Wish()).arguments == ("--HistoryManager.hist_file=:memory:",)
 
 
 def test_a_restart_that_finds_no_room_keeps_the_sandbox(provisioner):
     """What its kernel wrote goes to the machine of a later attempt."""
 
-    def restart(sandbox, kernel):
+    def restart(sandbox, kernel, machine):
         raise BusyError("no memory for another sandbox")
 
     provisioner._client, provisioner._sandbox = SimpleNamespace(restart_kernel=restart), "ab" * 32
     with pytest.raises(BusyError):
-        asyncio.run(provisioner._restart(None))
+        asyncio.run(provisioner._restart(SandboxSpec(kernel=Wanted()), Wish()))
     assert provisioner._sandbox == "ab" * 32
 
 
