@@ -12,12 +12,15 @@ from hyper_kernel.errors import HyperError
 from hyper_kernel.paths import find_paths
 from jupyter_ext.handlers.host import ImagesHandler, PolicyHandler, StatusHandler, TemplatesHandler
 from jupyter_ext.handlers.sandboxes import ActionsHandler, KernelsHandler, LogsHandler, OneHandler, SandboxesHandler
+from jupyter_ext.handlers.terminals import TerminalHandler, TerminalsHandler, TerminalSocket
+from jupyter_ext.handlers.wishes import WishesHandler
 from jupyter_ext.hyperd import Hyperd
 from jupyter_ext.kernels import Kernels
 from jupyter_ext.metrics import Metrics
 from jupyter_ext.reattach import Reattach
 from jupyter_ext.sessions import SessionFile
 from jupyter_ext.tell import Teller
+from jupyter_ext.terminals import Terminals
 from jupyter_ext.watch import Watch
 from jupyter_ext.websocket import HyperWebsocketConnection
 
@@ -28,6 +31,7 @@ _API = "/hyper/api/v1"
 #: How long a server's start waits for kernels of an earlier one, in seconds; more of them are found later.
 _REATTACH_S = 20.0
 _ID = r"([A-Za-z0-9][A-Za-z0-9_.-]*)"
+_NAME = "([0-9a-z]+)"
 
 
 class HyperKernelApp(ExtensionApp):
@@ -50,6 +54,7 @@ class HyperKernelApp(ExtensionApp):
     kernels: Kernels
     metrics: Metrics
     reattach: Reattach
+    terminals: Terminals
     _session_file: SessionFile | None = None
 
     @property
@@ -83,6 +88,7 @@ class HyperKernelApp(ExtensionApp):
         teller = Teller(self.server.event_logger)
         self.watch = Watch(self.hyperd, teller.tell, sample_s=self.sample_s)
         self.kernels = Kernels(self.server)
+        self.terminals = Terminals(self.hyperd)
         self.metrics = Metrics(self.watch, teller.deaths)
         self.metrics.register()
         known = self._session_file.kernel_ids() if self._session_file else set()
@@ -104,6 +110,10 @@ class HyperKernelApp(ExtensionApp):
             (f"{_API}/sandboxes/{_ID}", OneHandler),
             (f"{_API}/sandboxes/{_ID}/logs", LogsHandler),
             (f"{_API}/sandboxes/{_ID}/actions", ActionsHandler),
+            (f"{_API}/wishes", WishesHandler),
+            ("/hyper/api/terminals", TerminalsHandler),
+            (f"/hyper/api/terminals/{_NAME}", TerminalHandler),
+            (f"/hyper/terminals/websocket/{_NAME}", TerminalSocket),
         ]
         self.handlers.extend(cast("list[tuple[Any, ...]]", routes))
         if self.reattach_kernels:
@@ -132,6 +142,7 @@ class HyperKernelApp(ExtensionApp):
         """Called by the server when it ends in good order; its kernels were ended before."""
         if self.enabled:
             self.metrics.unregister()
+            await self.terminals.close()
             await self.reattach.stop()
             await self.watch.stop()
             if self._session_file:

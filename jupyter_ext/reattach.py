@@ -7,7 +7,6 @@ to the first front end that comes back.
 
 import asyncio
 import contextlib
-import logging
 import os
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,6 @@ from jupyter_ext.kernels import KERNEL_ID
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
-log = logging.getLogger(__name__)
-
 #: The label of a sandbox that holds the folder of the server that started its kernel; the provisioner sets it.
 SERVER_ROOT = "hyper.server-root"
 _KERNELSPEC = "hyper.kernelspec"
@@ -43,6 +40,7 @@ class Reattach:
 
     def __init__(self, server: "ServerApp", hyperd: Hyperd, kernel_ids: set[str]) -> None:
         self._server = server
+        self._log = server.log
         self._hyperd = hyperd
         self._kernel_ids = kernel_ids
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,7 +57,7 @@ class Reattach:
                 return
             records = await self._hyperd.call(client.sandboxes, everything=True)
         except HyperError as exc:
-            log.warning("kernels of an earlier server cannot be found: %s", exc)
+            self._log.warning("kernels of an earlier server cannot be found: %s", exc)
             return
         mine: dict[str, Record] = {}
         for record in records:  # the newest first
@@ -106,9 +104,9 @@ class Reattach:
         try:
             await self._attach(record)
         except ConflictError:
-            log.debug("%s belongs to another server", name)
+            self._log.debug("%s belongs to another server", name)
         except (HyperError, NoSuchKernel, AttributeError) as exc:
-            log.warning("%s cannot be taken over: %s", name, exc)
+            self._log.warning("%s cannot be taken over: %s", name, exc)
 
     async def _attach(self, record: Record) -> None:
         """Take one over.
@@ -127,11 +125,11 @@ class Reattach:
         manager.write_connection_file()
         self._insert(ident, manager)
         if is_dead:
-            log.warning("kernel %s has died while no server was there: %s", ident, facts["reason"])
+            self._log.warning("kernel %s has died while no server was there: %s", ident, facts["reason"])
             manager.execution_state, manager.reason = "dead", facts["reason"] or "the kernel has ended"
             manager.ready.set_result(None)
             return
-        log.info("kernel %s is found again, in sandbox %s", ident, record.name)
+        self._log.info("kernel %s is found again, in sandbox %s", ident, record.name)
         self._unheard[ident] = record.id
         await manager.post_start_kernel()
         task = asyncio.create_task(self._settle(ident, manager))

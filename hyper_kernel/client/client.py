@@ -66,6 +66,13 @@ class Client(Calls):
         """What hyperd's policy allows, see ``daemon.policy.Rules.describe``."""
         return self._json("GET", "/hyper/v1/policy")
 
+    def admit(self, spec: SandboxSpec) -> SandboxSpec:
+        """What a sandbox that asks for this would get, by policy as it is now; nothing is started.
+
+        :raise DeniedError: it would be refused; the message names the cap.
+        """
+        return SandboxSpec.from_dict(self._json("POST", "/hyper/v1/policy/admit", body=spec.as_dict(), again=True))
+
     def events(self, *, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None) -> Iterator[Any]:
         """Events as they happen; see Docker's ``GET /events``."""
         query = {"since": since, "until": until, "filters": json.dumps(filters or {})}

@@ -10,7 +10,7 @@ from typing import Any
 from hyper_kernel.daemon.ledger import Ledger
 from hyper_kernel.daemon.routing import Answer, Routes
 from hyper_kernel.daemon.server import Call
-from hyper_kernel.errors import HyperError
+from hyper_kernel.errors import HyperError, RequestError
 from hyper_kernel.hypervisor import Tier
 from hyper_kernel.paths import HOST_POLICY, Paths
 from hyper_kernel.policy.parse import PolicyError, parse_policy
@@ -197,9 +197,18 @@ class PolicyRoutes:
         self._rules = rules
 
     def add_to(self, routes: Routes) -> None:
-        """Add the route."""
+        """Add the routes."""
         routes.add("GET", "/hyper/v1/policy", self.get)
+        routes.add("POST", "/hyper/v1/policy/admit", self.admit)
 
     async def get(self, call: Call) -> Answer:
         """GET /hyper/v1/policy."""
         return Answer(body=self._rules.describe())
+
+    async def admit(self, call: Call) -> Answer:
+        """POST /hyper/v1/policy/admit SPEC: what a sandbox that asks for this would get; nothing is started."""
+        try:
+            spec = SandboxSpec.from_dict(await call.json())
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise RequestError(f"the spec cannot be read: {exc}") from exc
+        return Answer(body=self._rules.admit(spec).as_dict())
