@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 #: How long an orderly power-off may take, in seconds, before the machine is killed.
 _POWER_OFF_S = 5.0
 #: How long the machine's own end may take to be noticed after its connections broke, in seconds.
-_NAMING_S = 0.5
+_NAMING_S = 2.0
 #: Lines of the console's end in which a panic is looked for.
 _PANIC_LINES = 200
 #: Exit codes as Docker's: our failure, killed.
@@ -91,6 +91,7 @@ class Shim:
             "kernel.signal": self._call_kernel_signal,
             "kernel.keep": self._call_kernel_keep,
             "kernel.missed": self._call_kernel_missed,
+            "review": self._call_review,
             "own": self._call_own,
             "signal": self._call_signal,
             "resize": self._call_resize,
@@ -196,7 +197,7 @@ class Shim:
         self._kernel = Kernel(guest, spec, self._record.spec.limits)
         self._kernel.splice.on_violation = self._on_violation
         stack.push_async_callback(self._kernel.close)
-        self._work = Work(guest.agent, self._folder / "work.tar")
+        self._work = Work(guest.agent, self._folder)
         with step(log, "copy the folder"):
             note = await self._work.fill(spec.folder if spec.files == "copy" else "")
         with step(log, "start or resync the kernel"):
@@ -329,6 +330,11 @@ class Shim:
         """Write what the kernel said while nobody heard it where hyperd reads it."""
         self._ready()
         return await self._kernel.write_missed(self._folder / MISSED) if self._kernel else {}
+
+    async def _call_review(self) -> dict[str, Any]:
+        """Keep what the kernel changed below its folder where hyperd reads it."""
+        self._ready()
+        return {"count": len((await self._work.review()).changes) if self._work else 0}
 
     async def _call_own(self, owner: dict[str, Any]) -> None:
         """Belong to another process from here on."""

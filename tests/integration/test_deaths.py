@@ -21,9 +21,15 @@ from hyper_kernel.spec import Limits, ProcessSpec, SandboxSpec
 
 START_S, CELL_S = 180, 60
 HYPER = (sys.executable, "-c", "from hyper_kernel.cli.main import main; main()")
-#: Fills memory page by page, as fast as an emulated processor can.
-HOG = "held = []\nwhile True:\n    held.append(bytearray(8 << 20))\n    for at in range(0, 8 << 20, 4096): held[-1][at] = 1\n"
-#: The same in the kernel: seconds less.
+#: Fills memory, the last of it page by page.
+HOG = """import os
+os.posix_fallocate(os.memfd_create("most"), 0, 300 << 20)
+held = []
+while True:
+    held.append(bytearray(8 << 20))
+    for at in range(0, 8 << 20, 4096): held[-1][at] = 1
+"""
+#: Has the guest's kernel fill it, which is faster.
 FAST_HOG = "import os; os.posix_fallocate(os.memfd_create('held'), 0, 1 << 30)"
 ENDLESS = (
     "while True:\n    try:\n        print('x' * 100_000, flush=True)\n    except KeyboardInterrupt:\n        pass\n"
@@ -125,7 +131,7 @@ def past_events(since_s):
     return list(Client().events(since=str(since_s), until=str(time.time())))
 
 
-def test_a_dead_kernel_starts_again_without_its_name(tmp_path):
+def test_a_dead_kernel_starts_again_without_its_name_and_may_end_without_one(tmp_path):
     with started(tmp_path) as (manager, kernel):
         assert run(kernel, FAST_HOG)[0]["evalue"] == "out of memory: used all of its 512 MiB"
         wait_dead(manager)
@@ -133,14 +139,9 @@ def test_a_dead_kernel_starts_again_without_its_name(tmp_path):
         kernel.wait_for_ready(timeout=START_S)
         assert manager.is_alive()
         assert (record_of(manager).death, record_of(manager).reason, manager.reason) == ("", "", "")
-
-
-@pytest.mark.parametrize("code", ["import os; os._exit(1)", "import os; os.kill(os.getpid(), 9)"])
-def test_a_kernel_that_just_ends_has_no_name(tmp_path, code):
-    with started(tmp_path) as (manager, kernel):
-        kernel.execute(code)
+        kernel.execute("import os; os.kill(os.getpid(), 9)")
         assert wait_dead(manager) == ""
-        assert (record_of(manager).death, record_of(manager).reason) == ("", "")
+        assert (record_of(manager).exit_code, record_of(manager).death, record_of(manager).reason) == (137, "", "")
 
 
 def test_a_program_out_of_memory(home):
@@ -157,19 +158,13 @@ def test_the_wall_limit(tmp_path):
         assert "Exited (137, wall limit)" in hyper("ps", "-a")
 
 
-def test_a_cell_over_its_time_is_interrupted_and_the_kernel_lives(tmp_path):
+def test_a_cell_over_its_time_is_interrupted_and_killed_if_it_does_not_heed_that(tmp_path):
     with started(tmp_path, cell_s=1.5) as (manager, kernel):
-        reply, said = run(kernel, "import time; x = 41; time.sleep(60)")
+        reply, said = run(kernel, "import signal, time; x = 41; time.sleep(60)")
         assert reply["ename"] == "KeyboardInterrupt"
         assert "[cell limit: the cell ran for 1.5 s, as long as it may, and was interrupted]" in said
-        assert run(kernel, "assert x == 41")[0]["status"] == "ok"
         assert record_of(manager).death == ""
-
-
-def test_a_cell_that_heeds_no_interrupt_is_killed(tmp_path):
-    with started(tmp_path, cell_s=1.5) as (manager, kernel):
-        code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-        reply, _ = run(kernel, code)
+        reply, _ = run(kernel, "assert x == 41; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)")
         words = "cell limit: the cell ran for 1.5 s, as long as it may, and went on when it was interrupted"
         assert reply["evalue"] == words
         assert wait_dead(manager) == words
@@ -198,20 +193,23 @@ def test_too_many_processes(home):
 
 def test_a_fork_bomb_is_bounded_and_felt_by_nobody_else(home):
     client = Client()
-    bomb = client.create(
-        SandboxSpec(
-            process=ProcessSpec(argv=("sh", "-c", "b() { b | b & }; b; sleep 100")), limits=Limits(processes=64)
-        )
-    )
+    argv = ("sh", "-c", "b() { b | b & }; b; sleep 100")
+    bomb = client.create(SandboxSpec(process=ProcessSpec(argv=argv), limits=Limits(processes=64)))
     other = client.create(SandboxSpec(process=ProcessSpec(argv=("sleep", "100"))))
-    for record in (bomb, other):
-        client.start(record.id)
-    # Also its own agent answers. A program of this one starts, though it can start nothing itself.
-    assert hyper("exec", bomb.id, "true") == ""
-    count = hyper("exec", bomb.id, "cat", "/proc/loadavg").split()[3].partition("/")[2]
-    assert int(count) < 64 + 100  # and the machine's own
+    before = processes_in(client, other)
+    deadline = time.monotonic() + CELL_S
+    while (count := processes_in(client, bomb)) < before + 50:  # its agent answers, whatever goes on beside it
+        assert time.monotonic() < deadline, count
+    assert count <= before + 64
     assert hyper("exec", other.id, "echo", "here") == "here\n"
     assert liveness_of(other.id) == "idle"
+
+
+def processes_in(client, record):
+    """How many processes the guest of a sandbox has, which is started where it was not."""
+    if client.sandbox(record.id).state == "created":
+        client.start(record.id)
+    return client.stats(record.id)["pids_stats"]["current"]
 
 
 def test_a_guest_that_panics(tmp_path):

@@ -304,8 +304,16 @@ def test_the_key_of_a_kernel_is_told_to_nobody():
 def test_how_a_sandbox_is_in_words():
     assert status_text(record()) == "Created"
     assert status_text(record(state=State.RUNNING, started_s=10.0), 75.0) == "Up 1 minute"
-    ended = record(state=State.EXITED, exit_code=137, reason="out of memory", finished_s=10.0)
+    idle = record(state=State.RUNNING, started_s=10.0, liveness="idle", idle_s=240.0)
+    assert status_text(idle, 310.0) == "Up 5 minutes (idle 4 minutes)"
+    assert status_text(idle.changed(idle_s=3.0), 310.0) == "Up 5 minutes (idle)"
+    assert status_text(idle.changed(liveness="hung"), 310.0) == "Up 5 minutes (hung)"
+    kernel = idle.changed(spec=SandboxSpec(kernel=KernelSpec()), exit_code=137, death="out of memory")
+    assert status_text(kernel, 310.0) == "Up 5 minutes (out of memory)"
+    assert status_text(kernel.changed(exit_code=7, death=""), 310.0) == "Up 5 minutes (its kernel has ended)"
+    ended = record(state=State.EXITED, exit_code=137, death="out of memory", reason="used all", finished_s=10.0)
     assert status_text(ended, 7211.0) == "Exited (137, out of memory) 2 hours ago"
+    assert status_text(ended.changed(death="", reason="powered off"), 15.0) == "Exited (137, powered off) 5 seconds ago"
     assert (duration_text(0.2), duration_text(1.5), duration_text(59)) == (
         "Less than a second",
         "1 second",
