@@ -56,6 +56,7 @@ clean: ## remove the environment and what was built in this folder
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
 	@SKIP_JUPYTER_BUILDER=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@rm -rf $(LINK)
 	@touch $@
 
 build/labextension/package.json: $(LAB)/node_modules/.yarn-state.yml $(LAB)/tsconfig.json $(shell find $(LAB)/src $(LAB)/style $(LAB)/schema -type f)

@@ -1,5 +1,6 @@
 /** A sandbox in words. Pure, but for the translator. */
 import type { TranslationBundle } from '@jupyterlab/translation';
+import { headline } from './death/explain';
 import { basename, bytes, duration, mebibytes } from './model/figures';
 import type { Sandbox } from './model/types';
 
@@ -17,7 +18,7 @@ export function state(sandbox: Sandbox, trans: TranslationBundle): string {
     case 'stopping':
       return trans.__('stopping');
     case 'exited':
-      return sandbox.death ? death(sandbox.death, trans) : trans.__('ended');
+      return sandbox.death ? headline(sandbox.death, trans) : trans.__('ended');
     case 'running':
       return activity(sandbox, trans);
   }
@@ -46,25 +47,6 @@ export function tier(sandbox: { tier: string }, trans: TranslationBundle): strin
     default:
       return trans.__('isolation not known yet');
   }
-}
-
-/** The names of deaths that hyperd knows. */
-export function death(name: string, trans: TranslationBundle): string {
-  const known: Record<string, string> = {
-    'out of memory': trans.__('out of memory'),
-    'wall limit': trans.__('time is up'),
-    'cell limit': trans.__('cell ran too long'),
-    'disk full': trans.__('disk full'),
-    'output limit': trans.__('too much output'),
-    'too many processes': trans.__('too many processes'),
-    'cpu limit': trans.__('processor time used up'),
-    'guest panic': trans.__('its system crashed'),
-    killed: trans.__('killed'),
-    'owner gone': trans.__('its owner is gone'),
-    'host lost': trans.__('its machine was lost'),
-    'firewall violation': trans.__('it broke the rules')
-  };
-  return known[name] ?? name;
 }
 
 /** How many things the firewall took out of its output. */
