@@ -8,7 +8,8 @@ import typer
 
 from hyper_kernel.cli.arguments import AsJson
 from hyper_kernel.cli.tables import show_json, show_table
-from hyper_kernel.host.doctor import Fact, collect_facts
+from hyper_kernel.host.doctor import collect_facts
+from hyper_kernel.host.fact import Fact
 from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.selftest import Attempt, try_jail
 

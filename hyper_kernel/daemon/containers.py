@@ -15,6 +15,7 @@ from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Call
 from hyper_kernel.daemon.signals import parse_signal
 from hyper_kernel.errors import NotFoundError, RequestError
+from hyper_kernel.host.usage import read_usage
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.sandbox.record import State
 
@@ -185,4 +186,5 @@ async def _read_stats(box: Box) -> dict[str, Any]:
     """What a live sandbox uses now; ``{}`` for one that has no machine."""
     if box.record.state is not State.RUNNING or box.shim is None:
         return {}
-    return await box.request("stats") | {"read_s": time.time()}
+    answer = await box.request("stats")
+    return answer | {"host": read_usage(box.record.shim_pid, box.record.qemu_pid), "read_s": time.time()}

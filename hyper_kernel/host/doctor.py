@@ -4,36 +4,23 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from hyper_kernel.errors import HostError
+from hyper_kernel.host.fact import Fact
+from hyper_kernel.host.guidance import collect_guidance, collect_walls
+from hyper_kernel.host.jail import can_open
 from hyper_kernel.host.packages import find_missing
 from hyper_kernel.paths import Paths
 
+KVM = Path("/dev/kvm")
 _MIN_SPACE = 2 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """One thing looked at.
-
-    :param found: what is there.
-    :param why: what it is needed for.
-    :param mend: what to do where it is not well.
-    :param ok: whether sandboxes can run with it so.
-    """
-
-    name: str
-    found: str
-    why: str
-    mend: str = ""
-    ok: bool = True
 
 
 def collect_facts(paths: Paths) -> list[Fact]:
     """All facts, in the order in which they are needed; starts no machine and changes nothing."""
-    return [_packages(), _kvm(), _vsock(), _tier(paths), _guest(paths), _images(paths), _space(paths)]
+    machines = [_kvm(), _vsock(), _tier(paths), _guest(paths), _images(paths), _space(paths)]
+    return [_packages(), *collect_walls(), *machines, *collect_guidance()]
 
 
 def _packages() -> Fact:
@@ -50,7 +37,10 @@ def _packages() -> Fact:
 
 def _kvm() -> Fact:
     why = "the processor separates guest and host, and guests run at full speed"
-    return _device("KVM", Path("/dev/kvm"), why, "without it machines are emulated: slower, and a weaker boundary")
+    if KVM.exists() and os.getuid() == 0 and not can_open(KVM.stat()):
+        mend = f"give it to a group, as root: chgrp kvm {KVM}; chmod 660 {KVM}"
+        return Fact(name="KVM", found=f"{KVM} is root's alone, and machines do not run as root", why=why, mend=mend)
+    return _device("KVM", KVM, why, "without it machines are emulated: slower, and a weaker boundary")
 
 
 def _vsock() -> Fact:

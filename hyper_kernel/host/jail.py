@@ -90,8 +90,14 @@ def plan_identity(uid: int, pid: int, uid_map: str, devices: Sequence[os.stat_re
     ranges = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
     if not any(first <= own < first + count for first, _, count in ranges):
         raise JailError(_NOBODY_ELSE.format(first=FIRST_UID), hint="run hyperd as an ordinary user")
-    groups = {device.st_gid for device in devices if device.st_mode & 0o006 != 0o006 and device.st_gid}
+    groups = {device.st_gid for device in devices if can_open(device) and device.st_mode & 0o006 != 0o006}
     return Identity(uid=own, groups=tuple(sorted(groups)))
+
+
+def can_open(device: os.stat_result) -> bool:
+    """Whether a user that root gives to a jailed program can open a device: as anybody, or by its group."""
+    # SECURITY: never by root's group, which opens much else.
+    return device.st_mode & 0o006 == 0o006 or (device.st_mode & 0o060 == 0o060 and device.st_gid != 0)
 
 
 def find_remedy(proc: Path = Path("/proc")) -> str:

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import functools
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,11 +65,11 @@ def allow_only(calls: Iterable[Call]) -> bytes:
 
 
 def refuse(calls: Iterable[Call]) -> bytes:
-    """A filter that answers ``EPERM`` to these and lets all others pass, also those that libseccomp does not know.
+    """A filter that answers ``ENOSYS`` to these and lets all others pass, also those that libseccomp does not know.
 
     :raise HostError: libseccomp is not installed.
     """
-    return _compile(_ALLOW, _ANSWER | errno.EPERM, calls)
+    return _compile(_ALLOW, _ANSWER | errno.ENOSYS, calls)
 
 
 def install(program: bytes) -> None:
@@ -98,7 +97,7 @@ def _compile(default: int, action: int, calls: Iterable[Call]) -> bytes:
                 tests = (_Comparison(call.index, _MASKED_EQUAL, call.mask, call.value),) * (call.index >= 0)
                 array = (_Comparison * len(tests))(*tests)
                 _check(library.seccomp_rule_add_array(context, action, number, len(tests), array))
-        with tempfile.TemporaryFile() as file:
+        with open(os.memfd_create("filter", os.MFD_CLOEXEC), "rb") as file:
             _check(library.seccomp_export_bpf(context, file.fileno()))
             file.seek(0)
             return file.read()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 
 def read_usage(*pids: int) -> dict[str, float]:
-    """Memory and processor time of this process and of ``pids`` together.
+    """Memory and processor time of processes together.
 
     ``pss_bytes`` counts shared pages once over all who share them (smaps_rollup in proc(5)); ``cpu_s`` is user plus
     system time. A process that is gone counts nothing.
     """
     total_pss, total_cpu = 0, 0.0
-    for pid in (os.getpid(), *pids):
+    for pid in pids:
         try:
             total_pss += read_pss(pid)
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hyper_kernel.errors import HostError
-from hyper_kernel.host.jail import JailError
+from hyper_kernel.host.jail import JailError, can_open
 from hyper_kernel.host.lock import hold_lock
 from hyper_kernel.hypervisor import MachineConfig, Tier
 from hyper_kernel.limits import MIN_MEMORY_MIB
@@ -90,6 +90,9 @@ def _find_obstacle() -> str:
         return "there is no /dev/kvm"
     except OSError as exc:
         return f"/dev/kvm does not open: {exc.strerror}; add yourself to the group kvm"
+    if os.getuid() == 0 and not can_open(os.fstat(device)):
+        os.close(device)
+        return "/dev/kvm is root's alone, and machines do not run as root: chgrp kvm /dev/kvm; chmod 660 /dev/kvm"
     try:
         version = fcntl.ioctl(device, _KVM_GET_API_VERSION)
     except OSError as exc:

@@ -56,11 +56,11 @@ class Qemu:
         """A paused machine; see :class:`hyper_kernel.hypervisor.Hypervisor`."""
         async with AsyncExitStack() as stack:
             console = stack.enter_context(Console(folder / "console.log"))
+            jail = qemu_jail(config)
             monitor, theirs = socket.socketpair()
             stack.callback(monitor.close)
             monitor.setblocking(False)
-            jail = qemu_jail(config)
-            with _open_inherited(config, console, ram, theirs) as fds:
+            with _inherit(config, console, ram, theirs) as fds:
                 words = argv(config, fds, str(jail.readable[0]))
                 output, said = console.host_fd, console.tail
                 starting = start_jailed(jail, words, output=output, said=said, pass_fds=fds.numbers)
@@ -235,9 +235,7 @@ class QemuMachine:
 
 
 @contextmanager
-def _open_inherited(
-    config: MachineConfig, console: Console, ram: Ram | None, qmp: socket.socket
-) -> Iterator[Inherited]:
+def _inherit(config: MachineConfig, console: Console, ram: Ram | None, qmp: socket.socket) -> Iterator[Inherited]:
     """What QEMU is to inherit; closed here once it has it.
 
     :raise HostError: a file cannot be read, or there is no memory.

@@ -10,6 +10,7 @@ bake   bakes the template of a shape                                   where it 
 """
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.sandbox.plan import Shape
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import ColdSource
+from hyper_kernel.shim.confined import ConfinedHypervisor, ConfinedSource, plan_walls
 from hyper_kernel.shim.parked import park
 from hyper_kernel.shim.shim import Shim, log_to
 from hyper_kernel.template.bake import bake_shape
@@ -85,7 +87,8 @@ async def _run(order: dict[str, Any], listener: socket.socket, store: TemplateSt
     folder = paths.sandboxes / order["id"]
     log_to(folder)
     record = Record.load(folder).changed(shim_pid=os.getpid())
-    await Shim(paths, record, _source(store), listener).run()
+    source = ConfinedSource(_source(store), functools.partial(plan_walls, paths, record, None))
+    await Shim(paths, record, source, listener).run()
 
 
 async def _park(order: dict[str, Any], hyperd: socket.socket, store: TemplateStore) -> None:
@@ -107,7 +110,7 @@ async def _bake(order: dict[str, Any], hyperd: socket.socket, store: TemplateSto
 
 
 def _boots() -> ColdSource:
-    return ColdSource(Qemu(), open_end)
+    return ColdSource(ConfinedHypervisor(Qemu()), open_end)
 
 
 def _source(store: TemplateStore) -> TemplateSource:

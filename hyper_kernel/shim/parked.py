@@ -1,6 +1,7 @@
 """Parked clones: started, warmed and paused before anybody asks for them."""
 
 import asyncio
+import functools
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from hyper_kernel.sandbox.kernel import WORK, KernelPorts, resync_kernel, warm_k
 from hyper_kernel.sandbox.plan import Shape, plan_boot, plan_image
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import Guest, OnEvent, Source
+from hyper_kernel.shim.confined import ConfinedSource, plan_walls
 from hyper_kernel.shim.shim import Shim, log_to
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,9 @@ async def park(paths: Paths, shape: Shape, hyperd: socket.socket, source: Source
             hyperd.close()
             record = Record.load(paths.sandboxes / sandbox).changed(shim_pid=os.getpid())
             log_to(paths.sandboxes / record.id)
-            await Shim(paths, record, PoolSource(parked, source, stack.aclose), listener).run()
+            pool = PoolSource(parked, source, stack.aclose)
+            confined = ConfinedSource(pool, functools.partial(plan_walls, paths, record, folder))
+            await Shim(paths, record, confined, listener).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

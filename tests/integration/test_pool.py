@@ -8,11 +8,13 @@ import select
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from jupyter_client import BlockingKernelClient
 
 from hyper_kernel.client import Client, stop_daemon
+from hyper_kernel.host.process import read_parent
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, ProcessSpec, SandboxSpec
 from tests.fakes.fixtures import wait_until
@@ -37,13 +39,14 @@ def run(client):
 
 
 def machines(home, words=PARKED):
-    """QEMU's process ids, by the shim that each belongs to."""
+    """QEMU's process ids, by the shim that each belongs to; between the two is the jail."""
     found = {}
     for line in processes_of(home):
         if words in line:
-            pid = int(line.split()[0])
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-                found[int(file.read().rpartition(")")[2].split()[1])] = pid
+            jail = int(line.split()[0])
+            with contextlib.suppress(OSError, ValueError):
+                qemu = int(Path(f"/proc/{jail}/task/{jail}/children").read_text())
+                found[read_parent(jail)] = qemu
     return found
 
 

@@ -100,7 +100,8 @@ def test_a_filter_answers_and_does_not_kill():
     """In a child, since filters stay for good."""
     personality = Call("personality", 0, 0x40000, 0x40000)
     results = call_filtered(refuse([Call("ptrace"), Call("unshare"), personality]))
-    assert results == {"ptrace": errno.EPERM, "unshare": errno.EPERM, "getpid": 0, "none": 0, "masked": errno.EPERM}
+    assert results["getpid"] == results["none"] == 0
+    assert {results[name] for name in ("ptrace", "unshare", "masked")} == {errno.ENOSYS}
 
 
 def test_what_no_filter_names_does_not_exist():
