@@ -188,7 +188,7 @@ class Agent:
             kind = args.get("kind")
             if kind == "exec":
                 self._run_program(frames, args, self._ready())
-            elif kind in ("put", "get"):
+            elif kind in ("put", "get", "list"):
                 self._serve_archive(frames, kind, args, self._ready())
             elif kind == "connect":
                 self._connect(frames, args, self._ready())
@@ -213,11 +213,13 @@ class Agent:
 
     def _serve_archive(self, frames: Frames, kind: str, args: dict[str, Any], image: ImageConfig) -> None:
         path = _place(str(args["path"]), image)
-        since_ns = self._base_ns.get(path, 0) if args.get("changes") else None
+        since_ns = self._base_ns.get(path, 0) if args.get("changes") or kind == "list" else None
+        max_size = args.get("max_size")
+        kind = "layer" if args.get("layer") else kind
         frames.send(Type.OPENED, {})
         done = threading.Event()
         child = self._children.fork(
-            lambda: _archive(kind, frames, path, self._root, since_ns), lambda _child: done.set()
+            lambda: _archive(kind, frames, path, self._root, since_ns, max_size), lambda _child: done.set()
         )
         done.wait()
         if kind == "put" and args.get("base"):
@@ -236,11 +238,11 @@ def _place(path: str, image: ImageConfig) -> str:
     return path if path.startswith("/") else f"{image.cwd}/{path}"
 
 
-def _archive(kind: str, frames: Frames, path: str, root: str, since_ns: int | None) -> None:
+def _archive(kind: str, frames: Frames, path: str, root: str, since_ns: int | None, max_size: int | None) -> None:
     """In the forked process."""
     from guest import archive  # noqa: PLC0415 - only this process pays for tarfile, and before it changes its root
 
-    archive.serve(kind, frames, path, root, since_ns)
+    archive.serve(kind, frames, path, root, since_ns, max_size)
 
 
 def _hello() -> dict[str, Any]:

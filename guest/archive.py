@@ -1,4 +1,4 @@
-"""``put`` and ``get`` streams: tar archives, read and written by a process that has the image's root as its own.
+"""``put``, ``get`` and ``list`` streams, served by a process that has the image's root as its own.
 
 Imported by that process only, after the fork: tarfile and what it imports cost memory that the agent need not hold.
 """
@@ -6,28 +6,36 @@ Imported by that process only, after the fork: tarfile and what it imports cost 
 import contextlib
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 
-from guest.changes import find_changes
+from guest import machine
+from guest.changes import find_changes, list_folder, list_layer
 from guest.children import enter
 from guest.frames import Frames
 from hyper_kernel import wire
 from hyper_kernel.wire import Type
 
 
-def serve(kind: str, frames: Frames, path: str, root: str, since_ns: int | None) -> None:
+def serve(kind: str, frames: Frames, path: str, root: str, since_ns: int | None, max_size: int | None) -> None:
     """Serve one stream up to its EXIT, with ``root`` as this (forked) process's root folder; ends it with 1 on failure.
 
-    :param kind: put or get.
-    :param since_ns: get only what has changed since then; None: all.
+    :param kind: put, get, list, or layer.
+    :param since_ns: get only what has changed since then; None: all. Of a list: what counts as changed.
+    :param max_size: get no file that is larger; None: all.
     """
     try:
+        if kind == "layer":
+            _send(frames, list_layer(f"{machine.SCRATCH}/upper", machine.LOWER))
+            return
         enter(root)
         if kind == "put":
             _put(frames, path)
+        elif kind == "list":
+            _send(frames, list_folder(path, since_ns or 0))
         else:
-            _get(frames, path, since_ns)
+            _get(frames, path, since_ns, max_size)
     except (OSError, tarfile.TarError, EOFError, wire.WireError) as exc:
         frames.send(Type.STDERR, f"{kind} {path}: {exc}".encode()[: wire.MAX_DATA])
         os._exit(1)
@@ -47,17 +55,30 @@ def _put(frames: Frames, path: str) -> None:
         pass  # padding after the archive's end
 
 
-def _get(frames: Frames, path: str, since_ns: int | None) -> None:
+def _send(frames: Frames, lines: Iterator[bytes]) -> None:
+    """Send lines in few frames.
+
+    :raise OSError: the connection is gone.
+    """
+    with io.BufferedWriter(_Output(frames), wire.MAX_DATA) as file:
+        for line in lines:
+            file.write(line)
+
+
+def _get(frames: Frames, path: str, since_ns: int | None, max_size: int | None) -> None:
     """Send an archive of ``path``, a folder or one file, named as its last part; links are sent as links.
 
     :param since_ns: send what has changed below it since then instead, named from there.
+    :param max_size: of that, leave out files that are larger.
     :raise OSError: what went wrong.
     """
     with tarfile.open(fileobj=_Output(frames), mode="w|", bufsize=wire.MAX_DATA, format=tarfile.PAX_FORMAT) as archive:
         if since_ns is None:
             archive.add(path, os.path.basename(os.path.normpath(path)) or ".")
             return
-        for changed in find_changes(path, since_ns):
+        for changed, facts in find_changes(path, since_ns):
+            if max_size is not None and stat.S_ISREG(facts.st_mode) and facts.st_size > max_size:
+                continue
             with contextlib.suppress(FileNotFoundError):  # programs that run meanwhile may remove it
                 archive.add(changed, os.path.relpath(changed, path), recursive=False)
 

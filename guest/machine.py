@@ -14,8 +14,10 @@ from guest import kernel_calls
 
 #: Where the image's root is, seen from the agent.
 IMAGE = "/image"
+#: Where the image's disk is, and where what is written goes: ``upper`` in there is the image's writable layer.
+LOWER, SCRATCH = "/lower", "/scratch"
 #: The boot id that the image sees.
-_BOOT_ID = "/scratch/boot_id"
+_BOOT_ID = f"{SCRATCH}/boot_id"
 #: Process 1's standard error is the console.
 CONSOLE = 2
 
@@ -27,12 +29,12 @@ _SYSTEM_MOUNTS = (
     # favordynmods: who moves a process need not wait for all processors (Documentation/admin-guide/cgroup-v2.rst).
     ("cgroup", "/sys/fs/cgroup", "cgroup2", "nosuid,nodev,noexec,favordynmods"),
     ("shm", "/dev/shm", "tmpfs", "nosuid,nodev,mode=1777"),
-    ("scratch", "/scratch", "tmpfs", "mode=755"),
-    ("/dev/vdb", "/lower", "erofs", "ro"),
+    ("scratch", SCRATCH, "tmpfs", "mode=755"),
+    ("/dev/vdb", LOWER, "erofs", "ro"),
 )
 #: The image's root: a writable layer over its disk. The boundary is the virtual machine, so it sees the machine's /dev.
 _IMAGE_MOUNTS = (
-    ("image", IMAGE, "overlay", "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work"),
+    ("image", IMAGE, "overlay", f"lowerdir={LOWER},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work"),
     ("proc", f"{IMAGE}/proc", "proc", "nosuid,nodev,noexec"),
     ("sys", f"{IMAGE}/sys", "sysfs", "nosuid,nodev,noexec"),
     ("/dev", f"{IMAGE}/dev", "", "bind,rec"),
@@ -75,10 +77,10 @@ def mount_image() -> None:
     """Put a writable layer over the image's disk and the kernel's file systems into it."""
     # Made in the upper layer, before the overlay exists: an image need not have them, or may have links there.
     for path in ("work", "upper", "upper/proc", "upper/sys", "upper/dev"):
-        os.mkdir(f"/scratch/{path}")
-    if not os.path.isdir("/lower/tmp"):
-        os.mkdir("/scratch/upper/tmp")
-        os.chmod("/scratch/upper/tmp", 0o1777)
+        os.mkdir(f"{SCRATCH}/{path}")
+    if not os.path.isdir(f"{LOWER}/tmp"):
+        os.mkdir(f"{SCRATCH}/upper/tmp")
+        os.chmod(f"{SCRATCH}/upper/tmp", 0o1777)
     renew_boot_id()
     _mount_all(_IMAGE_MOUNTS)
 
@@ -92,7 +94,7 @@ def start_loopback() -> None:
 def limit_scratch(mib: int) -> None:
     """Let the image's writable layer take so much memory at most; 0 leaves half of the memory, the kernel's default."""
     if mib:
-        kernel_calls.mount("scratch", "/scratch", "tmpfs", f"remount,size={mib}m")
+        kernel_calls.mount("scratch", SCRATCH, "tmpfs", f"remount,size={mib}m")
 
 
 def add_entropy(data: bytes) -> None:
@@ -136,7 +138,7 @@ def read_memory() -> dict[str, int]:
 def read_figures() -> dict[str, Any]:
     """Memory, scratch space, processes, uptime: the reply to ``stats``."""
     memory = read_memory()
-    scratch = os.statvfs("/scratch")
+    scratch = os.statvfs(SCRATCH)
     with open("/proc/uptime", encoding="ascii") as uptime:
         uptime_s = float(uptime.read().split()[0])
     return {

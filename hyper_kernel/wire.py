@@ -48,9 +48,14 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
              STDOUT / STDERR / EXIT END to the host; EXIT is the last frame
     put      {path: str, base: bool}: STDIN carries a tar archive that is unpacked below path, STDIN_EOF ends it;
              then EXIT. ``base`` makes what is there then unchanged
-    get      {path: str, changes: bool}: STDOUT carries a tar archive of path (a folder or one file), or of what
-             ``changes`` counts, with names relative to path; then EXIT
-             (put and get: on failure STDERR carries the reason and EXIT's code is not 0)
+    get      {path: str, changes: bool, max_size: int}: STDOUT carries a tar archive of path (a folder or one file), or
+             of what ``changes`` counts, with names relative to path and without files over max_size (bytes; left out:
+             of any size); then EXIT
+    list     {path: str, layer: bool}: STDOUT carries what is below path, up to MAX_LISTED entries: for each file, folder
+             and link its kind ``f``, ``d`` or ``l``, its mark, its size in bytes, a space, its path from there, and a
+             zero byte; then EXIT. The mark is ``+`` for what ``changes`` counts and ``=`` for all else. ``layer`` lists
+             instead what the image has not as it came, from its root: ``+`` added, ``=`` changed, ``-`` deleted
+             (put, get and list: on failure STDERR carries the reason and EXIT's code is not 0)
     connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
              127.0.0.1:port in the guest
 """
@@ -61,13 +66,15 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).
 KERNEL_PORTS = {"shell": 27001, "iopub": 27002, "stdin": 27003, "control": 27004, "hb": 27005}
 #: Entries that ``changes`` counts and ``get`` sends of what changed.
 MAX_CHANGES = 20_000
+#: Entries that ``list`` sends.
+MAX_LISTED = 50_000
 #: Largest payload of one frame, in bytes; larger ones are a violation of the contract.
 MAX_PAYLOAD = 256 * 1024
 #: Data frames (STDIN, STDOUT, STDERR) carry at most this many bytes, so that frames of streams interleave.

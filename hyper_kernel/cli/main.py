@@ -37,6 +37,8 @@ _COMMANDS = {
     "wait": Place("sandboxes", "wait"),
     "rm": Place("sandboxes", "rm"),
     "cp": Place("copy", "cp"),
+    "diff": Place("review", "diff"),
+    "apply": Place("review", "apply"),
     "images": Place("images", "images"),
     "rmi": Place("images", "rmi"),
     "template": Place("template", "app"),

@@ -9,7 +9,6 @@ from http.client import HTTPResponse
 from typing import Any, Self
 from urllib.parse import quote
 
-from hyper_kernel.client.calls import Calls
 from hyper_kernel.client.http import (
     TIMEOUT_S,
     is_multiplexed,
@@ -17,6 +16,7 @@ from hyper_kernel.client.http import (
     quote_part,
     read_lines,
 )
+from hyper_kernel.client.review import ReviewCalls
 from hyper_kernel.client.stream import Exec, Stream, demultiplex, read_raw
 from hyper_kernel.errors import NotFoundError
 from hyper_kernel.sandbox.record import Record
@@ -39,7 +39,7 @@ class End:
         return cls(int(data["StatusCode"]), str((data.get("Hyper") or {}).get("Reason") or ""))
 
 
-class Client(Calls):
+class Client(ReviewCalls):
     """hyperd, as doors see it. Safe to use from many threads: every call has a connection of its own.
 
     Every method raises the families of ``errors``: what hyperd says, ``HostError`` when it cannot be reached, and

@@ -19,6 +19,7 @@ from hyper_kernel.daemon.images import Images
 from hyper_kernel.daemon.kernels import Kernels
 from hyper_kernel.daemon.policy import PolicyRoutes
 from hyper_kernel.daemon.pool import Parking, Pool
+from hyper_kernel.daemon.reviews import Reviews
 from hyper_kernel.daemon.routing import Routes
 from hyper_kernel.daemon.sandboxes import Sandboxes
 from hyper_kernel.daemon.server import Server
@@ -134,6 +135,7 @@ def make_routes(
         Containers(sandboxes, images),
         Attach(sandboxes),
         Archive(sandboxes),
+        Reviews(sandboxes),
         Execs(sandboxes, images),
         Images(images, sandboxes),
         Kernels(sandboxes),

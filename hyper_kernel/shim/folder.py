@@ -1,5 +1,6 @@
 """A notebook's folder, read in as a copy."""
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -13,6 +14,7 @@ from typing import IO
 
 from hyper_kernel.errors import RequestError
 from hyper_kernel.limits import MAX_COPY_BYTES, MAX_COPY_FILES
+from hyper_kernel.review.changes import FOLDER
 
 #: Made again by their tools, and large.
 _SKIPPED = frozenset({"__pycache__", "node_modules"})
@@ -55,9 +57,17 @@ def plan_copy(folder: Path) -> CopyPlan:
     return CopyPlan(paths=tuple(paths), left_out=left_out)
 
 
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A tar archive, read from its start, and what is in it: paths to SHA-256, or ``FOLDER``."""
+
+    file: IO[bytes]
+    base: dict[str, str]
+
+
 @contextmanager
-def open_archive(folder: Path, plan: CopyPlan) -> Iterator[IO[bytes]]:
-    """A tar archive of what was planned, as an unnamed temporary file read from its start.
+def open_archive(folder: Path, plan: CopyPlan) -> Iterator[Archive]:
+    """An archive of what was planned, as an unnamed temporary file.
 
     Files that vanished since are left out; owners are not told to the guest.
     """
@@ -65,10 +75,9 @@ def open_archive(folder: Path, plan: CopyPlan) -> Iterator[IO[bytes]]:
     try:
         with tempfile.TemporaryFile() as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for path in plan.paths:
-                    _add(archive, root, path)
+                added = {path: _add(archive, root, path) for path in plan.paths}
             file.seek(0)
-            yield file
+            yield Archive(file, {path: digest for path, digest in added.items() if digest is not None})
     finally:
         os.close(root)
 
@@ -85,12 +94,13 @@ def _scan(folder: Path, here: str) -> list[os.DirEntry[str]]:
         ) from exc
 
 
-def _add(archive: tarfile.TarFile, root: int, path: str) -> None:
+def _add(archive: tarfile.TarFile, root: int, path: str) -> str | None:
+    """Add one path; the SHA-256 of what was added, or ``FOLDER``; None where there is nothing to add any more."""
     try:
         # SECURITY: O_NOFOLLOW, since a file may have become a link after the plan was made.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
     except OSError:
-        return
+        return None
     try:
         facts = os.fstat(fd)
         info = tarfile.TarInfo(path)
@@ -98,9 +108,31 @@ def _add(archive: tarfile.TarFile, root: int, path: str) -> None:
         if stat.S_ISDIR(facts.st_mode):
             info.type = tarfile.DIRTYPE
             archive.addfile(info)
-        elif stat.S_ISREG(facts.st_mode):
+            return FOLDER
+        if stat.S_ISREG(facts.st_mode):
             info.size = facts.st_size
             with open(fd, "rb", closefd=False) as file:
-                archive.addfile(info, file)
+                hashed = _Hashed(file)
+                archive.addfile(info, hashed)
+                return hashed.digest()
+        return None
     finally:
         os.close(fd)
+
+
+class _Hashed:
+    """A file as tarfile reads it, whose SHA-256 is known afterwards; one that shrinks meanwhile ends in zeros."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hashed = hashlib.sha256()
+
+    def read(self, size: int = 0, /) -> bytes:
+        """Called by tarfile, with all sizes together as large as it was told the file is."""
+        data = self._file.read(size).ljust(size, b"\0")
+        self._hashed.update(data)
+        return data
+
+    def digest(self) -> str:
+        """In hexadecimal digits."""
+        return self._hashed.hexdigest()

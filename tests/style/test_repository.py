@@ -22,7 +22,7 @@ FLOORS = {
     6: {"template"},
     5: {"sandbox"},
     4: {"rootfs", "agent", "channels"},
-    3: {"qemu", "vsock", "oci", "policy"},
+    3: {"qemu", "vsock", "oci", "policy", "review"},
     2: {"spec", "host", "hypervisor"},
     1: {"limits", "paths", "link"},
     0: {"errors", "wire", "__init__"},

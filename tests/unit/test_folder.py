@@ -1,13 +1,15 @@
 """What of a notebook's folder enters a sandbox."""
 
+import hashlib
 import os
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 
 from hyper_kernel.errors import RequestError
 from hyper_kernel.shim import folder as module
-from hyper_kernel.shim.folder import open_archive, plan_copy
+from hyper_kernel.shim.folder import CopyPlan, open_archive, plan_copy
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def notebook_folder(tmp_path):
 
 
 def archived(root):
-    with open_archive(root, plan_copy(root)) as file, tarfile.open(fileobj=file) as archive:
+    with open_archive(root, plan_copy(root)) as made, tarfile.open(fileobj=made.file) as archive:
         return {item.name: item for item in archive}
 
 
@@ -29,8 +31,28 @@ def test_files_and_folders_go_in_with_their_content(notebook_folder):
     plan = plan_copy(notebook_folder)
     assert plan.paths == ("a.ipynb", "data", "data/deep", "data/table.csv", "data/deep/er.txt")
     assert plan.left_out == 0
-    with open_archive(notebook_folder, plan) as file, tarfile.open(fileobj=file) as archive:
+    with open_archive(notebook_folder, plan) as made, tarfile.open(fileobj=made.file) as archive:
         assert archive.extractfile("data/table.csv").read() == b"x\n1\n"
+    assert list(made.base) == list(plan.paths)
+    assert made.base["data"] == ""
+    assert made.base["data/table.csv"] == hashlib.sha256(b"x\n1\n").hexdigest()
+
+
+def test_a_file_that_shrinks_while_it_is_read_ends_in_zeros(notebook_folder, monkeypatch):
+    """tarfile was told its size; what is compared later is what went in."""
+    real = os.fstat
+
+    def larger(fd):
+        facts = real(fd)
+        return SimpleNamespace(st_mode=facts.st_mode, st_mtime=facts.st_mtime, st_size=facts.st_size + 100)
+
+    monkeypatch.setattr(module.os, "fstat", larger)
+    with open_archive(notebook_folder, CopyPlan(paths=("a.ipynb",), left_out=0)) as made:
+        monkeypatch.undo()
+        with tarfile.open(fileobj=made.file) as archive:
+            content = archive.extractfile("a.ipynb").read()
+    assert content == b"{}" + bytes(100)
+    assert made.base == {"a.ipynb": hashlib.sha256(content).hexdigest()}
 
 
 def test_hidden_files_links_and_pipes_stay_out(notebook_folder, tmp_path):
@@ -50,8 +72,9 @@ def test_a_file_that_becomes_a_link_after_the_plan_stays_out(notebook_folder, tm
     plan = plan_copy(notebook_folder)
     (notebook_folder / "a.ipynb").unlink()
     (notebook_folder / "a.ipynb").symlink_to(tmp_path / "key")
-    with open_archive(notebook_folder, plan) as file:
-        assert b"secret" not in file.read()
+    with open_archive(notebook_folder, plan) as made:
+        assert b"secret" not in made.file.read()
+    assert "a.ipynb" not in made.base
 
 
 def test_owners_and_host_paths_are_not_told(notebook_folder):

@@ -2,10 +2,12 @@
 
 import io
 import os
+import stat
 import tarfile
 
 import pytest
 
+from guest.changes import list_layer
 from hyper_kernel.wire import Type
 from tests.unit.guest_peer import request, start_agent
 
@@ -126,3 +128,58 @@ def test_without_a_base_all_has_changed(agent, tmp_path):
     (tmp_path / "work/file").write_bytes(b"x")
     assert count_changes(agent, tmp_path / "work") == 1
     assert count_changes(agent, tmp_path / "nowhere") == 0
+
+
+def list_all(agent, path) -> dict[bytes, bytes]:
+    """What a list stream says: path to kind, mark and size."""
+    stream = agent.dial()
+    assert stream.open("list", path=str(path)) == (Type.OPENED, {})
+    end, out, err = stream.receive_all()
+    assert (end["code"], err) == (0, b"")
+    return {path: facts for facts, _, path in (line.partition(b" ") for line in out.split(b"\0")[:-1])}
+
+
+def test_what_is_there_is_listed_with_a_mark_for_what_changed(agent, tmp_path):
+    work = tmp_path / "work"
+    stream = agent.dial()
+    stream.open("put", path=str(work), base=True)
+    stream.send_stdin(pack(one=b"1", two=b"22"))
+    stream.send(Type.STDIN_EOF)
+    stream.receive_all()
+    (work / "two").write_bytes(b"changed")
+    (work / "new").mkdir()
+    (work / "new/odd\nname").write_bytes(b"3")
+    (work / "link").symlink_to("/etc/passwd")
+    os.mkfifo(work / "pipe")
+    assert list_all(agent, work) == {
+        b"one": b"f=1",
+        b"two": b"f+7",
+        b"new": b"d+0",
+        b"new/odd\nname": b"f+1",
+        b"link": b"l+0",
+    }
+    assert list_all(agent, tmp_path / "nowhere") == {}
+
+
+def test_files_that_are_too_large_are_left_out_of_what_changed(agent, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/small").write_bytes(b"x" * 10)
+    (tmp_path / "work/large").write_bytes(b"x" * 11)
+    stream = agent.dial()
+    stream.open("get", path=str(tmp_path / "work"), changes=True, max_size=10)
+    with tarfile.open(fileobj=io.BytesIO(stream.receive_all()[1])) as archive:
+        assert archive.getnames() == ["small"]
+
+
+def test_the_images_writable_layer_is_listed_against_its_disk(tmp_path):
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for path in ("upper/etc", "upper/proc/x", "upper/new", "lower/etc"):
+        (tmp_path / path).mkdir(parents=True)
+    for path in ("upper/etc/passwd", "lower/etc/passwd", "upper/etc/hosts", "upper/new/file", "lower/etc/gone"):
+        (tmp_path / path).write_text("text")
+    try:
+        os.mknod(upper / "etc/gone", 0o600 | stat.S_IFCHR, os.makedev(0, 0))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    lines = sorted(list_layer(str(upper), str(lower)))
+    assert lines == [b"d+0 new\0", b"d=0 etc\0", b"f+4 new/file\0", b"f-4 etc/gone\0", b"f=4 etc/passwd\0"]

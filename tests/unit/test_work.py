@@ -51,7 +51,7 @@ DONE = (Type.EXIT, {"code": 0, "signal": None})
 def keep(guest, kept):
     async def ask():
         async with asyncio.timeout(10):
-            return await Work(guest, kept).keep()
+            return await Work(guest, kept.parent).keep()
 
     return asyncio.run(ask())
 
@@ -62,7 +62,7 @@ def test_it_goes_to_the_next_machine_once(tmp_path):
     pieces = [(Type.STDOUT, data[at : at + wire.MAX_DATA]) for at in range(0, len(data), wire.MAX_DATA)]
     assert keep(Guest(2, [*pieces, DONE]), kept) == 2
     following = Guest()
-    assert asyncio.run(Work(following, kept).fill("")) == ""
+    assert asyncio.run(Work(following, tmp_path).fill("")) == ""
     assert following.received == data
     assert following.asked == [("put", {"path": "/work", "base": False})]
     assert not kept.exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 from hyper_kernel import wire
 from hyper_kernel.agent.agent import Agent
 from hyper_kernel.errors import HyperError
+from hyper_kernel.review.kept import read_review
 from hyper_kernel.shim.program import OutputLog, Program
 from hyper_kernel.shim.work import Work
 from hyper_kernel.wire import Type
@@ -69,7 +70,7 @@ class _Play:
     async def talk(self):
         agent = await Agent.meet(self, on_event=lambda event: None, deadline_s=5)
         try:
-            kind = self.choices.byte() % 6
+            kind = self.choices.byte() % 7
             if kind == 0:
                 await agent.resync(hostname="h", scratch_mib=1, image={})
                 await agent.request("stats")
@@ -81,12 +82,15 @@ class _Play:
             elif kind == 3:
                 await self.run_program(agent)
             elif kind == 4:
-                work = Work(agent, self.kept)
+                work = Work(agent, self.kept.parent)
                 count = await work.keep()
                 assert 0 <= count < wire.MAX_CHANGES and self.kept.exists() == (count > 0)
+            elif kind == 5:
+                review = await Work(agent, self.kept.parent).review()
+                assert read_review(self.kept.parent) == review
             else:
                 self.kept.write_bytes(b"kept")
-                await Work(agent, self.kept).fill("")
+                await Work(agent, self.kept.parent).fill("")
         finally:
             await agent.close()
             assert agent._link._reader.exception() is None
