@@ -14,8 +14,9 @@ from hyper_kernel.spec import Limits
 
 log = logging.getLogger(__name__)
 
-#: How long a cell that was interrupted may take to end, in seconds: half of its limit, within these.
-_MIN_GRACE_S, _MAX_GRACE_S = 5.0, 10.0
+#: How long a cell that was interrupted may take to end, in seconds: its first traceback alone takes an emulated
+#: processor two, on a quiet host.
+_GRACE_S = 10.0
 #: Rules that the kernel may break, each at the price of a connection, before its sandbox ends: so many in so many
 #: seconds. One is a mishap.
 MAX_VIOLATIONS, _VIOLATIONS_S = 10, 60.0
@@ -76,10 +77,9 @@ async def _wait_heeded(cells: Cells, cell: Cell, excess: Excess, limits: Limits)
 
     One that was over its output may go on as long as it stays silent, or nearly so: what it shows is dropped.
     """
-    grace_s = min(max(limits.cell_s / 2, _MIN_GRACE_S), _MAX_GRACE_S)
     while cells.current is cell:
         shown = cells.output_bytes
-        ends_s = time.monotonic() + grace_s
+        ends_s = time.monotonic() + _GRACE_S
         while cells.current is cell and (left_s := ends_s - time.monotonic()) > 0:
             await _wait_change(cells, left_s)
         is_over_time = excess is Excess.TIME or (limits.cell_s and time.monotonic() > cell.began_s + limits.cell_s)

@@ -18,7 +18,7 @@ class Scene:
     """A kernel that hears interrupts, and what its people are told."""
 
     def __init__(self, monkeypatch, limits, *, heeds):
-        monkeypatch.setattr(limits_module, "_MIN_GRACE_S", 0.05)
+        monkeypatch.setattr(limits_module, "_GRACE_S", 0.05)
         self.cells = Cells(limits.output_bytes)
         self.said = []
         self.interrupts = 0
