@@ -1,7 +1,7 @@
 /** A sandbox in words. Pure, but for the translator. */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { headline } from './death/explain';
-import { basename, bytes, duration, mebibytes } from './model/figures';
+import { basename, bytes, bytesOf, duration, mebibytes } from './model/figures';
 import type { Sandbox } from './model/types';
 
 /** What a person calls it: its notebook, else its name. */
@@ -54,6 +54,20 @@ export function removedCount(sandbox: Sandbox): number {
   return Object.values(sandbox.removed).reduce((sum, count) => sum + count, 0);
 }
 
+/** How much memory it uses of how much; only how much it may, before that was measured. */
+export function memory(sandbox: Sandbox, trans: TranslationBundle): string {
+  const used = sandbox.usage.memory_bytes;
+  return used === null
+    ? mebibytes(sandbox.memory_mib)
+    : trans.__('%1 of %2', ...bytesOf(used, sandbox.memory_mib * 1024 * 1024));
+}
+
+/** How much of one processor it uses; a dash before that was measured. */
+export function processor(sandbox: Sandbox): string {
+  const { cpu_percent } = sandbox.usage;
+  return cpu_percent === null ? '–' : `${Math.round(cpu_percent)} %`;
+}
+
 /** What a way of seeing the notebook's folder means. */
 export function files(mode: string, trans: TranslationBundle): string {
   const known: Record<string, string> = {
@@ -73,7 +87,7 @@ export function limits(sandbox: Sandbox, trans: TranslationBundle): [string, str
     [sandbox.cpus, trans.__('Processors'), cpus(sandbox, trans)],
     [bound.scratch_mib, trans.__('Disk space'), mebibytes(bound.scratch_mib)],
     [bound.processes, trans.__('Processes'), String(bound.processes)],
-    [bound.wall_s, trans.__('Life'), duration(bound.wall_s)],
+    [bound.wall_s, trans.__('Life time'), duration(bound.wall_s)],
     [bound.cell_s, trans.__('Time for a cell'), duration(bound.cell_s)],
     [bound.output_bytes, trans.__('Output of a cell'), bytes(bound.output_bytes)],
     [bound.output_bytes_per_s, trans.__('Rate of output'), trans.__('%1/s', bytes(bound.output_bytes_per_s))]

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { basename, bytes, duration, imageName, mebibytes, moreMemory, share } from '../lib/model/figures.js';
+import {
+  basename,
+  bytes,
+  bytesOf,
+  duration,
+  imageName,
+  mebibytes,
+  moreMemory,
+  share
+} from '../lib/model/figures.js';
 
 test('sizes have at most three digits that count', () => {
   assert.deepEqual([0, 1023, 1024, 1536, 512 << 20].map(bytes), [
@@ -12,6 +21,12 @@ test('sizes have at most three digits that count', () => {
   ]);
   assert.equal(mebibytes(1536), '1.5 GiB');
   assert.equal(mebibytes(65536), '64 GiB');
+});
+
+test('a part has the unit of the whole', () => {
+  assert.deepEqual(bytesOf(210 << 20, 512 << 20), ['210', '512 MiB']);
+  assert.deepEqual(bytesOf(205 << 20, 1 << 30), ['0.2', '1 GiB']);
+  assert.deepEqual(bytesOf(0, 512), ['0', '512 B']);
 });
 
 test('times are in their largest unit', () => {

@@ -44,7 +44,8 @@ test('images that are here can be chosen, each once', () => {
 });
 
 test('fields tell default and cap', () => {
-  const [, memory, wall] = fields(PARAMETERS, POLICY, []);
+  const [image, memory, wall] = fields(PARAMETERS, POLICY, []);
+  assert.deepEqual([image?.title, image?.fallback, image?.cap], ['Image', 'hyper/python:latest', null]);
   assert.deepEqual([memory?.title, memory?.fallback, memory?.cap], ['Memory', 512, 768]);
   assert.deepEqual([wall?.title, wall?.fallback, wall?.cap], ['wall_s', null, null]);
 });
@@ -56,4 +57,9 @@ test('a wish holds what was chosen, limits apart', () => {
     limits: { wall_s: 600 }
   });
   assert.deepEqual(wish('a.ipynb', { wall_s: null }), { path: 'a.ipynb' });
+});
+
+test('where no policy is known, neither is what is usual', () => {
+  const [image, memory] = fields(PARAMETERS, null, []);
+  assert.deepEqual([image?.fallback, memory?.fallback], ['hyper/python:latest', undefined]);
 });

@@ -51,9 +51,8 @@ export function advice(death: string, trans: TranslationBundle): string {
   return known[death] ?? '';
 }
 
-/** The reason without the name that it begins with, as a sentence. */
+/** The reason without the name that it begins with, to go on a sentence. */
 export function details(death: string, reason: string): string {
-  const rest = reason.startsWith(`${death}: `) ? reason.slice(death.length + 2) : reason;
-  const sentence = rest.charAt(0).toUpperCase() + rest.slice(1);
-  return sentence && !/[.!?]$/.test(sentence) ? `${sentence}.` : sentence;
+  const rest = (reason.startsWith(`${death}: `) ? reason.slice(death.length + 2) : reason) || death;
+  return /[.!?]$/.test(rest) ? rest : `${rest}.`;
 }

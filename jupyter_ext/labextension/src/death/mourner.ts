@@ -76,7 +76,7 @@ export class Mourner {
       title: headline(death, trans),
       body: body(
         trans.__('The kernel of %1 has died, and its variables are lost.', basename(this._path())),
-        details(death, reason),
+        trans.__('What ended it: %1', details(death, reason)),
         advice(death, trans)
       ),
       buttons,

@@ -87,6 +87,7 @@ function framed(content: LogView, label: string, trans: TranslationBundle): Main
   main.title.label = label;
   main.title.icon = logsIcon;
   main.title.closable = true;
+  main.toolbar.addClass('hyper-Tools');
   main.toolbar.addItem(
     'refresh',
     new ToolbarButton({

@@ -73,26 +73,23 @@ function Chooser({ field, chosen, choose, trans }: ChooserProps): JSX.Element {
   return (
     <>
       <label htmlFor={id}>{field.title}</label>
-      <div className="jp-select-wrapper">
-        <select
-          id={id}
-          className="jp-mod-styled"
-          aria-describedby={`${id}-about`}
-          value={value === null ? '' : String(value)}
-          onChange={event => {
-            const now = field.values.find(each => String(each) === event.target.value) ?? null;
-            setValue(now);
-            choose(now);
-          }}
-        >
-          <option value="">{fallbackWords(field, trans)}</option>
-          {field.values.map(each => (
-            <option key={each} value={String(each)}>
-              {valueWords(field.name, each, trans)}
-            </option>
-          ))}
-        </select>
-      </div>
+      <select
+        id={id}
+        aria-describedby={`${id}-about`}
+        value={value === null ? '' : String(value)}
+        onChange={event => {
+          const now = field.values.find(each => String(each) === event.target.value) ?? null;
+          setValue(now);
+          choose(now);
+        }}
+      >
+        <option value="">{fallbackWords(field, trans)}</option>
+        {field.values.map(each => (
+          <option key={each} value={String(each)}>
+            {valueWords(field.name, each, trans)}
+          </option>
+        ))}
+      </select>
       <small id={`${id}-about`}>{about}</small>
     </>
   );

@@ -47,10 +47,16 @@ export function fields(parameters: Parameters, policy: Policy | null, images: re
       title: property.title ?? name,
       description: property.description ?? '',
       values: allowed(name, property.enum ?? [], cap, policy, images),
-      fallback: allowance?.default,
+      fallback: allowance ? allowance.default : usual(name, property.enum ?? [], policy),
       cap
     };
   });
+}
+
+/** What stands in for a choice that is not made, of what policy has no default for. */
+function usual(name: string, values: Value[], policy: Policy | null): Value | undefined {
+  const isPolicys = name !== 'image' && name !== 'files';
+  return isPolicys || (name === 'files' && !policy) ? undefined : values[0];
 }
 
 function allowed(

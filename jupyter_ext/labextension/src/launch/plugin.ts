@@ -4,6 +4,7 @@ import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import { ILauncher } from '@jupyterlab/launcher';
 import type { Contents } from '@jupyterlab/services';
 import { ITranslator, type TranslationBundle } from '@jupyterlab/translation';
+import card from '../../style/icons/new-sandbox.svg';
 import { shieldIcon } from '../icons';
 import { type Api, words } from '../model/api';
 import { CommandIDs, DOMAIN, ISandboxes } from '../model/tokens';
@@ -48,7 +49,13 @@ export const launch: JupyterFrontEndPlugin<void> = {
       category: trans.__('Sandbox'),
       args: { isPalette: true }
     });
-    launcher?.add({ command: CommandIDs.create, category: 'Notebook', rank: 90, args: { isLauncher: true } });
+    launcher?.add({
+      command: CommandIDs.create,
+      category: 'Notebook',
+      rank: Infinity,
+      args: { isLauncher: true },
+      kernelIconUrl: `data:image/svg+xml,${encodeURIComponent(card)}`
+    });
   }
 };
 

@@ -96,11 +96,11 @@ function explain(response: Response, text: string): HyperError {
 /** What went wrong and what to do next, as one text for people. */
 export function words(error: unknown): string {
   if (error instanceof HyperError) {
-    return error.hint ? `${error.message}. ${capitalized(error.hint)}.` : `${error.message}.`;
+    return [error.message, error.hint].filter(Boolean).map(sentence).join(' ');
   }
   return String(error instanceof Error ? error.message : error);
 }
 
-function capitalized(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
 }

@@ -18,6 +18,13 @@ export function bytes(value: number): string {
   return `${value < 10 && unit ? trim(value.toFixed(1)) : Math.round(value)} ${SIZES[unit]}`;
 }
 
+/** How much of how much, in the unit of the whole: 210 of 512 MiB, 0.2 of 1 GiB. */
+export function bytesOf(part: number, whole: number): [string, string] {
+  const [number = '', unit = ''] = bytes(whole).split(' ');
+  const scaled = part / 1024 ** Math.max(SIZES.indexOf(unit), 0);
+  return [scaled < 10 ? trim(scaled.toFixed(1)) : String(Math.round(scaled)), `${number} ${unit}`];
+}
+
 export function mebibytes(value: number): string {
   return bytes(value * 1024 * 1024);
 }

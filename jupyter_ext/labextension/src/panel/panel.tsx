@@ -12,9 +12,11 @@ import { age, Row } from './row';
 
 /** The list of sandboxes, which asks for figures only while it is seen. */
 export class SandboxList extends ReactWidget {
+  /** @param _front - the sandbox of the notebook in front. */
   constructor(
     private readonly _model: ISandboxes,
     private readonly _commands: CommandRegistry,
+    private readonly _front: () => string | undefined,
     private readonly _trans: TranslationBundle
   ) {
     super();
@@ -38,7 +40,9 @@ export class SandboxList extends ReactWidget {
   protected override render(): JSX.Element {
     return (
       <UseSignal signal={this._model.changed} initialSender={this._model}>
-        {() => <List model={this._model} commands={this._commands} trans={this._trans} />}
+        {() => (
+          <List model={this._model} commands={this._commands} front={this._front()} trans={this._trans} />
+        )}
       </UseSignal>
     );
   }
@@ -49,14 +53,16 @@ export class SandboxList extends ReactWidget {
 interface ListProps {
   model: ISandboxes;
   commands: CommandRegistry;
+  /** The sandbox of the notebook in front, which is open unless somebody closes it. */
+  front: string | undefined;
   trans: TranslationBundle;
 }
 
-function List({ model, commands, trans }: ListProps): JSX.Element {
-  const [open, setOpen] = useState<ReadonlySet<string>>(new Set());
+function List({ model, commands, front, trans }: ListProps): JSX.Element {
+  const [opened, setOpened] = useState<ReadonlyMap<string, boolean>>(new Map());
+  const isOpen = (id: string) => opened.get(id) ?? id === front;
   const toggle = useCallback(
-    (id: string) =>
-      setOpen(before => new Set(before.has(id) ? [...before].filter(each => each !== id) : [...before, id])),
+    (id: string, open: boolean) => setOpened(before => new Map(before).set(id, open)),
     []
   );
   const execute = useCallback(
@@ -71,7 +77,7 @@ function List({ model, commands, trans }: ListProps): JSX.Element {
         sandbox={sandbox}
         samples={model.history(sandbox.id)}
         age={age(sandbox.started_s || sandbox.created_s, now_s, trans)}
-        isOpen={open.has(sandbox.id)}
+        isOpen={isOpen(sandbox.id)}
         toggle={toggle}
         execute={execute}
         trans={trans}

@@ -1,12 +1,10 @@
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
-import { ITranslator } from '@jupyterlab/translation';
-import {
-  CommandToolbarButton,
-  PanelWithToolbar,
-  refreshIcon,
-  ToolbarButton
-} from '@jupyterlab/ui-components';
+import { INotebookTracker } from '@jupyterlab/notebook';
+import { ITranslator, type TranslationBundle } from '@jupyterlab/translation';
+import { CommandToolbarButton, refreshIcon, Toolbar, ToolbarButton } from '@jupyterlab/ui-components';
+import { Panel } from '@lumino/widgets';
+import { sandboxOf } from '../commands';
 import { shieldIcon } from '../icons';
 import { CommandIDs, DOMAIN, ISandboxes } from '../model/tokens';
 import { SandboxList } from './panel';
@@ -17,39 +15,27 @@ export const panel: JupyterFrontEndPlugin<void> = {
   description: 'A side panel with all sandboxes.',
   autoStart: true,
   requires: [ISandboxes, ITranslator],
-  optional: [ICommandPalette, ILayoutRestorer],
+  optional: [INotebookTracker, ICommandPalette, ILayoutRestorer],
   activate: (
     app: JupyterFrontEnd,
     model: ISandboxes,
     translator: ITranslator,
+    notebooks: INotebookTracker | null,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null
   ) => {
     const trans = translator.load(DOMAIN);
-    const widget = new PanelWithToolbar();
+    const widget = new Panel();
     widget.id = 'hyper-kernel-panel';
     widget.addClass('hyper-Panel');
     widget.title.icon = shieldIcon;
     widget.title.caption = trans.__('Sandboxes');
     widget.node.setAttribute('role', 'region');
     widget.node.setAttribute('aria-label', trans.__('Sandboxes'));
-    widget.toolbar.addItem(
-      'new',
-      new CommandToolbarButton({
-        commands: app.commands,
-        id: CommandIDs.create,
-        label: trans.__('New sandbox…')
-      })
-    );
-    widget.toolbar.addItem(
-      'refresh',
-      new ToolbarButton({
-        icon: refreshIcon,
-        tooltip: trans.__('Refresh'),
-        onClick: () => void model.refresh()
-      })
-    );
-    widget.addWidget(new SandboxList(model, app.commands, trans));
+    widget.addWidget(tools(app, model, trans));
+    const list = new SandboxList(model, app.commands, () => sandboxOf({}, model, notebooks)?.id, trans);
+    notebooks?.currentChanged.connect(() => list.update());
+    widget.addWidget(list);
     app.commands.addCommand(CommandIDs.showPanel, {
       label: trans.__('Show Sandboxes'),
       icon: shieldIcon,
@@ -60,3 +46,14 @@ export const panel: JupyterFrontEndPlugin<void> = {
     restorer?.add(widget, widget.id);
   }
 };
+
+function tools(app: JupyterFrontEnd, model: ISandboxes, trans: TranslationBundle): Toolbar {
+  const bar = new Toolbar();
+  const create = { commands: app.commands, id: CommandIDs.create, label: trans.__('New sandbox…') };
+  bar.addItem('new', new CommandToolbarButton(create));
+  bar.addItem('spacer', Toolbar.createSpacerItem());
+  const refresh = { icon: refreshIcon, tooltip: trans.__('Refresh'), onClick: () => void model.refresh() };
+  bar.addItem('refresh', new ToolbarButton(refresh));
+  bar.node.setAttribute('aria-label', trans.__('Sandboxes'));
+  return bar;
+}

@@ -2,12 +2,12 @@ import { closeIcon, type LabIcon, refreshIcon, stopIcon, terminalIcon } from '@j
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React, { memo } from 'react';
 import { changesIcon, logsIcon, tierIcon } from '../icons';
-import { bytes, duration, imageName, mebibytes, share } from '../model/figures';
+import { bytes, duration, imageName } from '../model/figures';
 import type { Sample } from '../model/history';
 import { CommandIDs } from '../model/tokens';
 import { isAlive, type Sandbox } from '../model/types';
 import * as words from '../words';
-import { Meter, Sparkline } from './meters';
+import { MemoryMeter, ProcessorLine } from './meters';
 
 export interface RowProps {
   sandbox: Sandbox;
@@ -15,12 +15,12 @@ export interface RowProps {
   /** Its age in words; a row is drawn anew only when something that it shows has changed. */
   age: string;
   isOpen: boolean;
-  toggle: (id: string) => void;
+  toggle: (id: string, open: boolean) => void;
   execute: (command: string, id: string) => void;
   trans: TranslationBundle;
 }
 
-/** One sandbox in the panel: two lines, its use, and, where it was opened, all that is known. */
+/** One sandbox in the panel: two lines, its use, and, where it is open, what can be done and all that is known. */
 export const Row = memo(function Row(props: RowProps): JSX.Element {
   const { sandbox, isOpen, toggle, trans } = props;
   const details = `hyper-details-${sandbox.id}`;
@@ -30,13 +30,13 @@ export const Row = memo(function Row(props: RowProps): JSX.Element {
         className="hyper-Row-head"
         aria-expanded={isOpen}
         aria-controls={details}
-        onClick={() => toggle(sandbox.id)}
+        onClick={() => toggle(sandbox.id, !isOpen)}
       >
+        <Tier sandbox={sandbox} trans={trans} />
         <span className="hyper-Row-name">{words.title(sandbox)}</span>
         <State sandbox={sandbox} trans={trans} />
         <span className="hyper-Row-about">{about(props)}</span>
       </button>
-      <Actions {...props} />
       {isAlive(sandbox) && <Use {...props} />}
       {isOpen && <Details {...props} id={details} />}
     </li>
@@ -50,8 +50,19 @@ export function age(since_s: number, now_s: number, trans: TranslationBundle): s
 }
 
 function about({ sandbox, age, trans }: RowProps): string {
+  const removed = words.removedCount(sandbox);
   const parts = [imageName(sandbox.image), age];
-  return (sandbox.tier ? [...parts, words.tier(sandbox, trans)] : parts).join(' · ');
+  return (removed ? [...parts, trans.__('%1 removed', removed)] : parts).join(' · ');
+}
+
+function Tier({ sandbox, trans }: { sandbox: Sandbox; trans: TranslationBundle }): JSX.Element {
+  const label = words.tier(sandbox, trans);
+  const icon = tierIcon(sandbox.tier);
+  return (
+    <span role="img" aria-label={label} title={label}>
+      <icon.react tag="span" elementSize="normal" />
+    </span>
+  );
 }
 
 function State({ sandbox, trans }: { sandbox: Sandbox; trans: TranslationBundle }): JSX.Element {
@@ -65,22 +76,13 @@ function State({ sandbox, trans }: { sandbox: Sandbox; trans: TranslationBundle 
 }
 
 function Use({ sandbox, samples, trans }: RowProps): JSX.Element {
-  const { cpu_percent, memory_bytes } = sandbox.usage;
-  const most = sandbox.limits.cpu_percent || 100 * sandbox.cpus;
-  const all = sandbox.memory_mib * 1024 * 1024;
-  const memory =
-    memory_bytes === null
-      ? mebibytes(sandbox.memory_mib)
-      : trans.__('%1 of %2', bytes(memory_bytes), mebibytes(sandbox.memory_mib));
-  const cpu = cpu_percent === null ? '–' : `${Math.round(cpu_percent)} %`;
+  const { memory_bytes } = sandbox.usage;
   return (
     <div className="hyper-Use">
-      <Meter label={trans.__('Memory')} part={share(memory_bytes ?? 0, all)} text={memory} />
-      <span className="hyper-Use-text">{memory}</span>
-      <Sparkline label={trans.__('Processor, last minute: %1 now', cpu)} samples={samples} most={most} />
-      <span className="hyper-Use-text hyper-Use-cpu" aria-hidden="true">
-        {cpu}
-      </span>
+      <MemoryMeter sandbox={sandbox} trans={trans} />
+      <span aria-hidden="true">{memory_bytes === null ? '–' : bytes(memory_bytes)}</span>
+      <ProcessorLine sandbox={sandbox} samples={samples} trans={trans} />
+      <span aria-hidden="true">{words.processor(sandbox)}</span>
     </div>
   );
 }
@@ -118,15 +120,13 @@ function Details(props: RowProps & { id: string }): JSX.Element {
   const removed = Object.entries(sandbox.removed);
   return (
     <div className="hyper-Details" id={props.id}>
+      <Actions {...props} />
       {sandbox.reason && <p className="hyper-Details-reason">{sandbox.reason}</p>}
       {sandbox.notes.map(note => (
         <p key={note}>{note}</p>
       ))}
       <dl>
-        <Pair name={trans.__('Isolation')}>
-          {React.createElement(tierIcon(sandbox.tier).react, { tag: 'span', elementSize: 'small' })}
-          {words.tier(sandbox, trans)}
-        </Pair>
+        <Pair name={trans.__('Isolation')}>{words.tier(sandbox, trans)}</Pair>
         {sandbox.kernel?.path && (
           <Pair name={trans.__('Notebook')}>
             <a role="button" tabIndex={0} onClick={() => props.execute(CommandIDs.openNotebook, sandbox.id)}>

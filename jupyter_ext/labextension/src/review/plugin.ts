@@ -58,6 +58,7 @@ function frame(main: MainAreaWidget<Review>, label: string, refresh: string): vo
   main.title.label = label;
   main.title.icon = changesIcon;
   main.title.closable = true;
+  main.toolbar.addClass('hyper-Tools');
   main.toolbar.addItem(
     'refresh',
     new ToolbarButton({ icon: refreshIcon, label: refresh, onClick: () => void main.content.refresh() })

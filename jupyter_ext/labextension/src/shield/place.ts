@@ -1,7 +1,6 @@
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { Kernel } from '@jupyterlab/services';
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { bytes, mebibytes } from '../model/figures';
 import type { ISandboxes } from '../model/tokens';
 import type { Sandbox } from '../model/types';
 
@@ -71,10 +70,4 @@ function tierWords(tier: string, trans: TranslationBundle): string {
     default:
       return trans.__('This notebook runs in a virtual machine of its own.');
   }
-}
-
-/** How much memory of how much, for the status bar; empty before it was measured. */
-export function memoryWords(sandbox: Sandbox): string {
-  const used = sandbox.usage.memory_bytes;
-  return used === null ? '' : `${bytes(used)} / ${mebibytes(sandbox.memory_mib)}`;
 }

@@ -5,13 +5,13 @@ import type { CommandRegistry } from '@lumino/commands';
 import type { IDisposable } from '@lumino/disposable';
 import React from 'react';
 import { tierIcon } from '../icons';
-import { bytes, duration, mebibytes, share } from '../model/figures';
+import { duration, imageName } from '../model/figures';
 import { CommandIDs, type ISandboxes } from '../model/tokens';
 import { isAlive, type Sandbox } from '../model/types';
-import { Meter, Sparkline } from '../panel/meters';
+import { MemoryMeter, ProcessorLine } from '../panel/meters';
 import { RemovedList } from '../panel/row';
 import * as words from '../words';
-import { longWords, memoryWords, type Place, placeOf, shortWords } from './place';
+import { longWords, type Place, placeOf, shortWords } from './place';
 import { Popover } from './popover';
 
 /** What all shields need. */
@@ -57,7 +57,9 @@ export class Shield extends ReactWidget {
       place.kind === 'sandbox' ? place.sandbox.tier : place.kind === 'starting' ? '' : null
     );
     const use =
-      this._withUse && place.kind === 'sandbox' && isAlive(place.sandbox) ? memoryWords(place.sandbox) : '';
+      this._withUse && place.kind === 'sandbox' && isAlive(place.sandbox)
+        ? words.memory(place.sandbox, trans)
+        : '';
     return (
       <button
         className={`hyper-Shield-button hyper-mod-${place.kind}`}
@@ -186,40 +188,35 @@ class PlaceView extends ReactWidget {
 
 function Use(props: { sandbox: Sandbox; model: ISandboxes; trans: TranslationBundle }): JSX.Element {
   const { sandbox, model, trans } = props;
-  const { memory_bytes, cpu_percent } = sandbox.usage;
-  const memory =
-    memory_bytes === null ? '–' : trans.__('%1 of %2', bytes(memory_bytes), mebibytes(sandbox.memory_mib));
-  const cpu = cpu_percent === null ? '–' : `${Math.round(cpu_percent)} %`;
   return (
     <div className="hyper-Popover-use">
       <span>{trans.__('Memory')}</span>
-      <Meter
-        label={trans.__('Memory')}
-        part={share(memory_bytes ?? 0, sandbox.memory_mib * 1024 * 1024)}
-        text={memory}
-      />
-      <span>{memory}</span>
+      <MemoryMeter sandbox={sandbox} trans={trans} />
+      <span>{words.memory(sandbox, trans)}</span>
       <span>{trans.__('Processor')}</span>
-      <Sparkline
-        label={trans.__('Processor, last minute: %1 now', cpu)}
-        samples={model.history(sandbox.id)}
-        most={sandbox.limits.cpu_percent || 100 * sandbox.cpus}
-      />
-      <span>{cpu}</span>
+      <ProcessorLine sandbox={sandbox} samples={model.history(sandbox.id)} trans={trans} />
+      <span>{words.processor(sandbox)}</span>
     </div>
   );
 }
 
 /** What is known beside its use, each as what and how much. */
 function facts(sandbox: Sandbox, trans: TranslationBundle): [string, string][] {
-  const all: [string, string][] = [
+  const { wall_s } = sandbox.limits;
+  const left = sandbox.started_s + wall_s - Date.now() / 1000;
+  const apart = new Set([trans.__('Memory'), trans.__('Life time')]);
+  return [
     [trans.__('State'), words.state(sandbox, trans)],
-    [trans.__('Image'), sandbox.image]
+    [trans.__('Image'), imageName(sandbox.image)],
+    ...(wall_s && isAlive(sandbox)
+      ? [
+          [trans.__('Time left'), trans.__('%1 of %2', duration(Math.max(left, 0)), duration(wall_s))] as [
+            string,
+            string
+          ]
+        ]
+      : []),
+    ...words.limits(sandbox, trans).filter(([name]) => !apart.has(name)),
+    [trans.__('Files'), words.files(sandbox.files, trans)]
   ];
-  if (sandbox.limits.wall_s && sandbox.started_s && isAlive(sandbox)) {
-    const left = sandbox.started_s + sandbox.limits.wall_s - Date.now() / 1000;
-    all.push([trans.__('Time left'), duration(Math.max(left, 0))]);
-  }
-  const shown = words.limits(sandbox, trans).filter(([name]) => name !== trans.__('Memory'));
-  return [...all, ...shown, [trans.__('Files'), words.files(sandbox.files, trans)]];
 }
