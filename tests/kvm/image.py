@@ -28,7 +28,7 @@ from hyper_kernel.rootfs.kernel import Modules
 KERNEL = "linux-image-cloud-amd64"
 BUSYBOX = "busybox-static"
 #: What runs in the outer machine. busybox: the contract's guest is made of it, and it powers the machine off.
-PACKAGES = (BUSYBOX, "python3", "qemu-system-x86")
+PACKAGES = (BUSYBOX, "bubblewrap", "python3", "qemu-system-x86")
 #: Loaded by the initial RAM disk, in this order; crc32c is what erofs asks the kernel's crypto for, unseen by depmod.
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "overlay", "kvm_amd", "vhost_vsock")
 NEEDED = re.compile(r"^boot/vmlinuz|/modules\.builtin$|/kernel/(arch/x86|drivers|fs|net/vmw_vsock|virt|crypto|lib)/")

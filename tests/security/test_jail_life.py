@@ -1,6 +1,7 @@
 """What the host's kernel says of a QEMU in its jail, and how the two end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -139,6 +140,22 @@ def test_leaving_kills_both(config, tmp_path):
         assert not [pid for pid, start in pids.items() if is_alive(pid, start)]
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 3, 6, 10, 20, 40])
+def test_a_start_that_is_given_up_leaves_nothing(config, tmp_path, after_ms):
+    """At whatever stage of making the jail."""
+
+    async def work():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_ms / 1000), Qemu().start(config, tmp_path) as machine:
+                await machine.wait_exit()
+
+    before = set(os.listdir("/proc/self/fd"))
+    asyncio.run(work())
+    assert set(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_host_that_cannot_make_the_jail_is_told_what_to_do(config, tmp_path, monkeypatch):
