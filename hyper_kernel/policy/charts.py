@@ -41,7 +41,11 @@ def safe_plotly(figure: Any) -> dict[str, Any] | None:
     """:return: the figure without addresses, HTML but for plain tags, and settings; None if it is none."""
     if not isinstance(figure, dict):
         return None
-    kept = {name: figure[name] for name in ("data", "layout", "frames") if name in figure}
+    # SECURITY: the renderer throws at one without data or layout, and a notebook that holds such an output stays blank.
+    kept: dict[str, Any] = {"data": [], "layout": {}}
+    kept |= {name: figure[name] for name, empty in kept.items() if isinstance(figure.get(name), type(empty))}
+    if isinstance(figure.get("frames"), list):
+        kept["frames"] = figure["frames"]
     config = figure.get("config")
     if isinstance(config, dict):
         kept["config"] = {name: config[name] for name in _PLOTLY_CONFIG & config.keys()}

@@ -246,6 +246,11 @@ def test_plotly_keeps_its_pictures_and_tags():
     assert kept("application/vnd.plotly.v1+json", []) is None
 
 
+@pytest.mark.parametrize("figure", [{}, {"data": []}, {"data": {}, "layout": []}, {"layout": None, "frames": {}}])
+def test_a_figure_always_has_what_its_renderer_reads(figure):
+    assert kept("application/vnd.plotly.v1+json", figure) == {"data": [], "layout": {}}
+
+
 VEGALITE_ATTACKS = [
     {"data": {"url": "/api/contents"}},
     {"transform": [{"calculate": "attack()", "as": "x"}]},
