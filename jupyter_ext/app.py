@@ -10,6 +10,7 @@ from traitlets.config import Config
 
 from hyper_kernel.errors import HyperError
 from hyper_kernel.paths import find_paths
+from jupyter_ext.handlers.changes import ApplyHandler, ChangeHandler, ChangesHandler
 from jupyter_ext.handlers.host import ImagesHandler, PolicyHandler, StatusHandler, TemplatesHandler
 from jupyter_ext.handlers.sandboxes import ActionsHandler, KernelsHandler, LogsHandler, OneHandler, SandboxesHandler
 from jupyter_ext.handlers.terminals import TerminalHandler, TerminalsHandler, TerminalSocket
@@ -56,6 +57,7 @@ class HyperKernelApp(ExtensionApp):
     reattach: Reattach
     terminals: Terminals
     _session_file: SessionFile | None = None
+    _reattaching: asyncio.Task[None] | None = None
 
     @property
     def server(self) -> "ServerApp":
@@ -110,6 +112,9 @@ class HyperKernelApp(ExtensionApp):
             (f"{_API}/sandboxes/{_ID}", OneHandler),
             (f"{_API}/sandboxes/{_ID}/logs", LogsHandler),
             (f"{_API}/sandboxes/{_ID}/actions", ActionsHandler),
+            (f"{_API}/sandboxes/{_ID}/changes", ChangesHandler),
+            (f"{_API}/sandboxes/{_ID}/changes/(.+)", ChangeHandler),
+            (f"{_API}/sandboxes/{_ID}/apply", ApplyHandler),
             (f"{_API}/wishes", WishesHandler),
             ("/hyper/api/terminals", TerminalsHandler),
             (f"/hyper/api/terminals/{_NAME}", TerminalHandler),
@@ -122,13 +127,13 @@ class HyperKernelApp(ExtensionApp):
     def _find_kernels(self) -> None:
         """Before the server listens, so that whoever asks for kernels and sessions finds them all there."""
         loop = self.server.io_loop
-        if loop.asyncio_loop.is_running():  # type: ignore[attr-defined]  # a server inside another program
-            self._reattaching = asyncio.ensure_future(self.reattach.run())
-        else:
+        if not loop.asyncio_loop.is_running():  # type: ignore[attr-defined]  # else it is inside another program
             loop.run_sync(self._reattach)
 
     async def _reattach(self) -> None:
-        self._reattaching = asyncio.ensure_future(self.reattach.run())
+        """Wait for kernels to be found, but not for ever: what takes longer goes on beside the server."""
+        if self._reattaching is None:
+            self._reattaching = asyncio.ensure_future(self.reattach.run())
         _, late = await asyncio.wait({self._reattaching}, timeout=_REATTACH_S)
         if late:
             self.log.warning("the server starts before all kernels of an earlier one are found")
@@ -137,12 +142,16 @@ class HyperKernelApp(ExtensionApp):
         """Called by the server once its loop runs."""
         if self.enabled:
             self.watch.start()
+            if self.reattach_kernels:
+                await self._reattach()
 
     async def stop_extension(self) -> None:
         """Called by the server when it ends in good order; its kernels were ended before."""
         if self.enabled:
             self.metrics.unregister()
             await self.terminals.close()
+            if self._reattaching:
+                self._reattaching.cancel()
             await self.reattach.stop()
             await self.watch.stop()
             if self._session_file:

@@ -9,6 +9,20 @@ from hyper_kernel.client import Record
 from hyper_kernel.spec import SandboxSpec
 from jupyter_ext.hyperd import Found
 
+_CHANGE = (
+    "path",
+    "shown",
+    "kind",
+    "is_folder",
+    "size",
+    "digest",
+    "is_text",
+    "conflict",
+    "hidden",
+    "can_apply",
+    "reason",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -108,6 +122,22 @@ def template(said: dict[str, Any]) -> dict[str, Any]:
     """``Template``, of an item of hyperd's pool."""
     names = ("image", "memory_mib", "cpus", "parked", "target", "kept", "problem")
     return {name: said[name] for name in names} | {"programs": said["kernel"] is None}
+
+
+def change(said: dict[str, Any]) -> dict[str, Any]:
+    """``Change``."""
+    return {name: said[name] for name in _CHANGE}
+
+
+def comparison(said: dict[str, Any]) -> dict[str, Any]:
+    """``Comparison``."""
+    return {name: said[name] for name in ("path", "is_text", "before", "after")}
+
+
+def applied(said: dict[str, Any]) -> dict[str, Any]:
+    """``Applied``."""
+    refused = [{name: each[name] for name in ("path", "reason", "conflict", "hidden")} for each in said["refused"]]
+    return {"applied": list(said["applied"]), "refused": refused}
 
 
 def granted(path: str, spec: SandboxSpec) -> dict[str, Any]:

@@ -135,6 +135,9 @@ class Reattach:
         task = asyncio.create_task(self._settle(ident, manager))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        pending = self._server.kernel_manager._pending_kernels  # who shuts it down waits for this first
+        pending[ident] = task
+        task.add_done_callback(lambda done: pending.pop(ident) if pending.get(ident) is done else None)
 
     async def _make_manager(self, ident: str, record: Record) -> tuple[Any, Any]:
         """A kernel manager as for a start, with all that a restart needs, and its provisioner."""
@@ -200,4 +203,4 @@ async def _ask(manager: Any, channel: str, timeout_s: float) -> dict[str, Any]:
     except (TimeoutError, ValueError):
         return {}
     finally:
-        stream.close()
+        stream.close(linger=0)  # what nobody takes must not keep the process from ending

@@ -121,6 +121,7 @@ class FakeShim:
         self.sandboxes = paths.sandboxes
         self.folder = paths.sandboxes / sandbox_id
         self.run_folder = paths.sandbox_run(sandbox_id)
+        self.channels = paths.channels
         self.record = Record.load(self.folder)
         self.root = self.folder / "root"
         self.root.mkdir(exist_ok=True)
@@ -168,7 +169,9 @@ class FakeShim:
             running = asyncio.create_task(self._run_program())
             running.add_done_callback(lambda task: None)
         else:
-            self.record = self.record.changed(connection={"transport": "ipc", "ip": f"{self.run_folder}/k", "n": 1})
+            ip = str(self.channels(self.record.spec.kernel.channels or self.record.id[:8]))
+            ports = {f"{name}_port": at for at, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1)}
+            self.record = self.record.changed(connection={"transport": "ipc", "ip": ip, **ports})
         await self._change(state=State.RUNNING, tier="software")
         return await self.end
 
@@ -227,7 +230,7 @@ class FakeShim:
             self.watchers.add(frames)
             return {"record": self.record.as_dict()}
         if op == "stats":
-            return {"guest": {"processes": 3}, "host": {"pss_bytes": 5 << 20, "cpu_s": time.process_time()}}
+            return {"guest": {"processes": 3}}
         if op == "kill":
             if self.process:
                 self.process.signal(signal.SIGKILL)
