@@ -240,7 +240,8 @@ def test_plotly_neither_loads_nor_links(figure):
 
 def test_plotly_keeps_its_pictures_and_tags():
     figure = {
-        "layout": {"images": [{"source": f"data:image/png;base64,{PNG}"}], "mapbox": {"style": "open-street-map"}}
+        "data": [],
+        "layout": {"images": [{"source": f"data:image/png;base64,{PNG}"}], "mapbox": {"style": "open-street-map"}},
     }
     assert kept("application/vnd.plotly.v1+json", figure) == figure
     assert kept("application/vnd.plotly.v1+json", []) is None
