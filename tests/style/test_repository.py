@@ -14,17 +14,18 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 #: A unit imports only units on lower floors (and itself). The same table stands in hyper_kernel/README.md.
 FLOORS = {
-    11: {"cli"},
-    10: {"jupyter"},
+    12: {"magics"},
+    11: {"cli", "executor"},
+    10: {"jupyter", "session"},
     9: {"client"},
     8: {"daemon"},
     7: {"shim"},
     6: {"template"},
     5: {"sandbox"},
     4: {"rootfs", "agent", "channels"},
-    3: {"qemu", "vsock", "oci", "policy", "review"},
+    3: {"qemu", "vsock", "oci", "policy", "review", "mounts"},
     2: {"spec", "host", "hypervisor"},
-    1: {"limits", "paths", "link"},
+    1: {"limits", "paths", "link", "values"},
     0: {"errors", "wire", "__init__"},
 }
 FLOOR_OF = {unit: floor for floor, units in FLOORS.items() for unit in units}
@@ -39,7 +40,10 @@ CONFINED = {
     "click": {"cli"},
     "rich": {"cli"},
     "traitlets": {"jupyter"},
-    "jupyter_client": {"jupyter"},
+    "jupyter_client": {"jupyter", "session"},
+    "zmq": {"session"},
+    "IPython": {"magics"},
+    "cloudpickle": {"executor"},
     "nbclient": {"cli"},
     "nbconvert": {"cli"},
     "nbformat": {"cli"},
