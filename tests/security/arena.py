@@ -1,6 +1,7 @@
 """Two sandboxes on one host: one attacks, the other's user must hardly notice; and what is watched meanwhile."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 from jupyter_client import BlockingKernelClient
 
 from hyper_kernel.client import Client
-from hyper_kernel.spec import KernelSpec, Limits, SandboxSpec
+from hyper_kernel.host.process import read_start_ticks
+from hyper_kernel.spec import KernelSpec, Limits, Owner, SandboxSpec
 
 KEY = "what clients sign with"
 #: How much longer another sandbox's round trip may take while one attacks, at the median.
@@ -111,9 +113,9 @@ class Attack:
 
 
 def start_kernel(limits=NO_LIMITS):
-    """A kernel in a sandbox: its id, and connection info as clients take it."""
-    kernel = KernelSpec(key=KEY, files="none")
-    started = Client().start_kernel(SandboxSpec(kernel=kernel, limits=limits))
+    """A kernel in a sandbox, which ends with this process: its id, and connection info as clients take it."""
+    kernel, owner = KernelSpec(key=KEY, files="none"), Owner(pid=os.getpid(), start_ticks=read_start_ticks(os.getpid()))
+    started = Client().start_kernel(SandboxSpec(kernel=kernel, limits=limits, owner=owner))
     return started["id"], started["connection"] | {"key": KEY.encode()}
 
 
