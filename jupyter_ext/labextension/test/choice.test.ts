@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { chosenPaths, isChoosable, toggle, toggleAll } from '../lib/review/choice.js';
+import { chosenChanges, isChoosable, toggle, toggleAll } from '../lib/review/choice.js';
 
 const change = (path: string, more = {}) => ({
   path,
+  shown: path,
+  is_folder: false,
+  hidden: false,
+  can_apply: true,
   kind: 'changed' as const,
   size: 1,
   digest: '',
@@ -14,7 +18,7 @@ const change = (path: string, more = {}) => ({
 });
 const PLAIN = change('a');
 const CONFLICT = change('b', { conflict: true, reason: 'changed on the host' });
-const IMPOSSIBLE = change('c', { reason: 'a link' });
+const IMPOSSIBLE = change('c', { can_apply: false, reason: 'a link' });
 const ALL = [PLAIN, CONFLICT, IMPOSSIBLE];
 
 test('a conflict can be chosen only by force, and what cannot be applied never', () => {
@@ -30,8 +34,8 @@ test('a conflict can be chosen only by force, and what cannot be applied never',
 
 test('without force, a conflict that was chosen with it is left out', () => {
   const chosen = new Set(['a', 'b', 'gone']);
-  assert.deepEqual(chosenPaths(ALL, chosen, true), ['a', 'b']);
-  assert.deepEqual(chosenPaths(ALL, chosen, false), ['a']);
+  assert.deepEqual(chosenChanges(ALL, chosen, true), [PLAIN, CONFLICT]);
+  assert.deepEqual(chosenChanges(ALL, chosen, false), [PLAIN]);
 });
 
 test('all, and then none', () => {

@@ -60,7 +60,10 @@ export const terminal: JupyterFrontEndPlugin<void> = {
           } else {
             session = await manager.startNew({ name: sandbox?.id ?? '' });
           }
-          const label = typeof args.label === 'string' ? args.label : sandbox ? title(sandbox) : session.name;
+          const label =
+            typeof args.label === 'string'
+              ? args.label
+              : trans.__('Terminal in %1', sandbox ? title(sandbox) : session.name);
           const main = framed(session, label, translator);
           app.shell.add(main, 'main', { type: 'Sandbox Terminal' });
           void tracker.add(main);
@@ -73,7 +76,7 @@ export const terminal: JupyterFrontEndPlugin<void> = {
     palette?.addItem({ command: CommandIDs.terminal, category: trans.__('Sandbox') });
     void restorer?.restore(tracker, {
       command: CommandIDs.terminal,
-      args: widget => ({ name: widget.content.session.name, label: widget.title.label }),
+      args: widget => ({ name: widget.content.session.name, label: widget.content.title.label }),
       name: widget => widget.content.session.name
     });
   }
@@ -124,9 +127,14 @@ function framed(
   translator: ITranslator
 ): MainAreaWidget<TerminalWidget> {
   const content = new TerminalWidget(session, { theme: 'inherit' }, translator);
-  const main = new MainAreaWidget({ content, reveal: Promise.resolve() });
-  main.title.label = label;
-  main.title.icon = terminalIcon;
-  main.title.closable = true;
+  const main = new MainAreaWidget({ content, reveal: content.ready });
+  // SECURITY: a guest may ask for any title; the tab always says in which sandbox its shell runs.
+  const name = () => {
+    content.title.label = label;
+  };
+  content.title.changed.connect(name);
+  name();
+  content.title.icon = terminalIcon;
+  content.title.closable = true;
   return main;
 }

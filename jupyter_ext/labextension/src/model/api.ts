@@ -46,7 +46,8 @@ export class Api {
     return this._get(`sandboxes/${id}/changes/${URLExt.encodeParts(path)}`);
   }
 
-  apply(id: string, paths: string[], force: boolean): Promise<Applied> {
+  /** @param paths - each with the digest that it was seen with: what is another by now is refused. */
+  apply(id: string, paths: Record<string, string>, force: boolean): Promise<Applied> {
     return this._send('POST', `sandboxes/${id}/apply`, { paths, force });
   }
 

@@ -29,6 +29,11 @@ export class Sandboxes implements ISandboxes {
       standby: 'when-hidden'
     });
     events.stream.connect((_, event) => this._hear(event));
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) {
+        void this.refresh();
+      }
+    });
   }
 
   get all(): readonly Sandbox[] {

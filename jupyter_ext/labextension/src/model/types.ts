@@ -97,11 +97,16 @@ export interface Wish {
 
 export interface Change {
   path: string;
+  /** The path with escapes for characters that could deceive. */
+  shown: string;
   kind: 'added' | 'changed' | 'deleted';
+  is_folder: boolean;
   size: number;
   digest: string;
   is_text: boolean;
   conflict: boolean;
+  hidden: boolean;
+  can_apply: boolean;
   reason: string;
 }
 
@@ -121,7 +126,7 @@ export interface Comparison {
 
 export interface Applied {
   applied: string[];
-  refused: { path: string; reason: string }[];
+  refused: { path: string; reason: string; conflict: boolean; hidden: boolean }[];
 }
 
 export type Action = 'interrupt' | 'restart' | 'stop' | 'kill' | 'remove';

@@ -129,9 +129,9 @@ function Details(props: RowProps & { id: string }): JSX.Element {
         <Pair name={trans.__('Isolation')}>{words.tier(sandbox, trans)}</Pair>
         {sandbox.kernel?.path && (
           <Pair name={trans.__('Notebook')}>
-            <a role="button" tabIndex={0} onClick={() => props.execute(CommandIDs.openNotebook, sandbox.id)}>
+            <button className="hyper-Link" onClick={() => props.execute(CommandIDs.openNotebook, sandbox.id)}>
               {sandbox.kernel.path}
-            </a>
+            </button>
           </Pair>
         )}
         <Pair name={trans.__('Sandbox')}>{`${sandbox.name} (${sandbox.id.slice(0, 12)})`}</Pair>

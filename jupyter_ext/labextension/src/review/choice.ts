@@ -3,16 +3,16 @@ import type { Change } from '../model/types';
 
 /** Whether a change may be chosen: one that conflicts only where the host's version may be overwritten. */
 export function isChoosable(change: Change, force: boolean): boolean {
-  return change.conflict ? force : !change.reason;
+  return change.can_apply && (force || !change.conflict);
 }
 
-/** The chosen paths that are still there and may be chosen. */
-export function chosenPaths(
+/** The chosen changes that are still there and may be chosen. */
+export function chosenChanges(
   changes: readonly Change[],
   chosen: ReadonlySet<string>,
   force: boolean
-): string[] {
-  return changes.filter(each => chosen.has(each.path) && isChoosable(each, force)).map(each => each.path);
+): Change[] {
+  return changes.filter(each => chosen.has(each.path) && isChoosable(each, force));
 }
 
 /** All paths that may be chosen, or none where all of them are chosen already. */

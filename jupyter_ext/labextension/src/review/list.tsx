@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import { bytes } from '../model/figures';
 import type { Change } from '../model/types';
-import { chosenPaths, isChoosable, toggle, toggleAll } from './choice';
+import { chosenChanges, isChoosable, toggle, toggleAll } from './choice';
 
 export interface ListProps {
   changes: readonly Change[];
@@ -16,7 +16,7 @@ export interface ListProps {
   isBusy: boolean;
   choose: (chosen: ReadonlySet<string>) => void;
   setForce: (force: boolean) => void;
-  show: (path: string) => void;
+  show: (change: Change) => void;
   apply: () => void;
   trans: TranslationBundle;
 }
@@ -24,7 +24,7 @@ export interface ListProps {
 /** The changes of a sandbox, what to do with them, and what came of it. */
 export function ChangeList(props: ListProps): JSX.Element {
   const { changes, chosen, force, trans } = props;
-  const ready = chosenPaths(changes, chosen, force);
+  const ready = chosenChanges(changes, chosen, force);
   const possible = changes.filter(each => isChoosable(each, force)).length;
   return (
     <>
@@ -68,26 +68,29 @@ export function ChangeList(props: ListProps): JSX.Element {
 }
 
 function Item({ change, list }: { change: Change; list: ListProps }): JSX.Element {
-  const { path, kind, size } = change;
+  const { path, shown, kind, size } = change;
   const { trans } = list;
-  const slash = path.lastIndexOf('/') + 1;
+  const slash = shown.lastIndexOf('/') + 1;
   const isPossible = isChoosable(change, list.force);
   return (
     <li className={`hyper-Change hyper-mod-${kind} ${list.shown === path ? 'hyper-mod-shown' : ''}`}>
       <input
         type="checkbox"
-        aria-label={trans.__('Choose %1', path)}
+        aria-label={trans.__('Choose %1', shown)}
         disabled={!isPossible}
         checked={isPossible && list.chosen.has(path)}
         onChange={() => list.choose(toggle(list.chosen, path))}
       />
-      <button aria-current={list.shown === path} onClick={() => list.show(path)} title={path}>
+      <button aria-current={list.shown === path} onClick={() => list.show(change)} title={shown}>
         <span className="hyper-Change-path">
-          <span className="hyper-Change-name">{path.slice(slash)}</span>
-          <span className="hyper-Change-folder">{path.slice(0, slash)}</span>
+          <span className="hyper-Change-name">
+            {shown.slice(slash)}
+            {change.is_folder && '/'}
+          </span>
+          <span className="hyper-Change-folder">{shown.slice(0, slash)}</span>
         </span>
         <span className="hyper-Change-kind">{kindWords(kind, trans)}</span>
-        <span className="hyper-Change-size">{kind === 'deleted' ? '' : bytes(size)}</span>
+        <span className="hyper-Change-size">{kind === 'deleted' || change.is_folder ? '' : bytes(size)}</span>
         {change.reason && <span className="hyper-Change-reason">{change.reason}</span>}
       </button>
     </li>

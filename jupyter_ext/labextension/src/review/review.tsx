@@ -5,7 +5,7 @@ import { SplitPanel } from '@lumino/widgets';
 import React from 'react';
 import { type Api, words } from '../model/api';
 import type { Applied, Change } from '../model/types';
-import { chosenPaths } from './choice';
+import { chosenChanges } from './choice';
 import { CompareView } from './compare';
 import { ChangeList } from './list';
 
@@ -42,9 +42,13 @@ export class Review extends SplitPanel {
     });
   }
 
-  private async _show(path: string): Promise<void> {
+  private async _show({ path, is_folder }: Change): Promise<void> {
     this._shown = path;
     this._list.update();
+    if (is_folder) {
+      this._compare.say(this._trans.__('A folder. Choosing it takes over all below it that is not hidden.'));
+      return;
+    }
     try {
       const comparison = await this._api.comparison(this._sandbox, path);
       if (this._shown === path) {
@@ -57,7 +61,9 @@ export class Review extends SplitPanel {
 
   private async _apply(): Promise<void> {
     await this._try(async () => {
-      const paths = chosenPaths(this._changes, this._chosen, this._force);
+      const chosen = chosenChanges(this._changes, this._chosen, this._force);
+      // SECURITY: what is taken over is what was looked at; the sandbox may have written to it since.
+      const paths = Object.fromEntries(chosen.map(({ path, digest }) => [path, digest]));
       const done = await this._api.apply(this._sandbox, paths, this._force);
       this._chosen = new Set();
       this._force = false;
@@ -73,8 +79,12 @@ export class Review extends SplitPanel {
       : [];
     return [
       ...taken,
-      ...refused.map(({ path, reason }) => trans.__('Not taken over: %1 (%2).', path, reason))
+      ...refused.map(({ path, reason }) => trans.__('Not taken over: %1 (%2).', this._name(path), reason))
     ];
+  }
+
+  private _name(path: string): string {
+    return this._changes.find(each => each.path === path)?.shown ?? JSON.stringify(path);
   }
 
   private async _try(work: () => Promise<void>): Promise<void> {
@@ -101,7 +111,7 @@ export class Review extends SplitPanel {
         isBusy={this._isBusy}
         choose={chosen => this._set({ _chosen: chosen })}
         setForce={force => this._set({ _force: force })}
-        show={path => void this._show(path)}
+        show={change => void this._show(change)}
         apply={() => void this._apply()}
         trans={this._trans}
       />
