@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import shlex
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -25,14 +26,15 @@ def run_in_kernel(session: Session, argv: tuple[str, ...], env: tuple[str, ...],
     :raise CellError: the kernel cannot do that.
     """
     words = ("env", *env, *argv) if env else argv
-    cell = f"%%script --no-raise-error {shlex.join(words)}\n{cell}"
-    reply = session.execute(cell, shows=screen, expressions={"code": "_exit_code"})
-    if screen.failure or reply.get("status") != "ok":
-        raise screen.failure or sandbox_failure(reply)
-    try:
-        return int(reply["user_expressions"]["code"]["data"]["text/plain"][:5])
-    except (KeyError, TypeError, ValueError) as exc:
-        raise GuestError(f"sandbox {session.name} does not say how {argv[0]} ended") from exc
+    reply = session.execute(f"%%script {shlex.join(words)}\n{cell}", shows=screen)
+    if screen.failure is None and reply.get("status") == "ok":
+        return 0
+    failure = screen.failure or sandbox_failure(reply)
+    # IPython raises subprocess.CalledProcessError, whose text ends so.
+    code = re.search(r"returned non-zero exit status (\d{1,3})\.$", str(failure))
+    if code is None:
+        raise failure
+    return int(code[1])
 
 
 def run_alone(

@@ -2,6 +2,7 @@
 
 import io
 import math
+import tokenize
 from typing import Any
 
 from hyper_kernel.values.library import USE, CarryError, load_library
@@ -37,7 +38,7 @@ def read_array(data: bytes) -> Any:
     read = {(1, 0): layout.read_array_header_1_0, (2, 0): layout.read_array_header_2_0}[version]
     try:
         shape, is_fortran, dtype = read(file, max_header_size=_MAX_HEADER)
-    except (SyntaxError, MemoryError) as exc:
+    except (SyntaxError, MemoryError, tokenize.TokenError) as exc:
         raise ValueError("no header of an array") from exc
     if dtype.hasobject or dtype.kind not in KINDS or not dtype.itemsize or any(size < 0 for size in shape):
         raise ValueError("an array of what has no safe form")

@@ -96,15 +96,24 @@ def _column(writer: Writer, column: Any, name: str) -> Any:
 
 
 def _frame(reader: Reader, depth: int, columns: Any, index: Any, data: Any) -> Any:
-    values = dict(enumerate(reader.values(data, depth)))
-    made = load_library("pandas").DataFrame(values, index=reader.value(index, depth))
+    index = reader.value(index, depth)
+    values = dict(enumerate(_sized(each, index) for each in reader.values(data, depth)))
+    made = load_library("pandas").DataFrame(values, index=index)
     made.columns = reader.value(columns, depth)
     return made
 
 
 def _series(reader: Reader, depth: int, name: Any, index: Any, data: Any) -> Any:
-    values, index = reader.value(data, depth), reader.value(index, depth)
+    index = reader.value(index, depth)
+    values = _sized(reader.value(data, depth), index)
     return load_library("pandas").Series(values, index=index, name=reader.value(name, depth))
+
+
+def _sized(values: Any, index: Any) -> Any:
+    # SECURITY: pandas repeats a single value as often as the index says, which may count to any number.
+    if len(values) != len(index):
+        raise ValueError("a column of another length than its index")
+    return values
 
 
 def _range(reader: Reader, depth: int, names: Any, *numbers: Any) -> Any:
