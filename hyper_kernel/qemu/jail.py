@@ -62,7 +62,8 @@ def qemu_jail(config: MachineConfig) -> Jail:
         raise HostError(f"{BINARY} is not installed", hint="run: hyper doctor")
     memory = (config.memory_mib << 20) + _ADDRESSES
     return Jail(
-        readable=(Path(binary), _LIBRARIES, *_FIRMWARE),
+        # Resolved: /bin is a link to /usr/bin, and QEMU finds its firmware from where it is itself.
+        readable=(Path(binary).resolve(), _LIBRARIES, *_FIRMWARE),
         links=_LINKS,
         devices=(Path("/dev/null"), *_DEVICES[config.tier]),
         syscalls=qemu_syscalls(),

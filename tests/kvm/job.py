@@ -24,7 +24,7 @@ from hyper_kernel.rootfs.guest import GuestFiles
 CHECKOUT = Path(__file__).parents[2]
 CODE = ("hyper_kernel", "guest", "tests", "pyproject.toml")
 #: What the tests import; what these need goes with them.
-DISTRIBUTIONS = ("pytest", "pytest-timeout", "qemu.qmp", "jupyter-client", "nh3")
+DISTRIBUTIONS = ("pytest", "pytest-timeout", "qemu.qmp", "jupyter-client", "mistune", "nh3")
 #: The program whole, and what the benchmarks import beside it.
 BENCH_DISTRIBUTIONS = ("hyper-kernel", "psutil")
 #: The modules that the vsock contract's guest is made of, see tests/contract/vsock_linux.py.

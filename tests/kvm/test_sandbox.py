@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from jupyter_client import AsyncKernelClient
 from hyper_kernel import wire
 from hyper_kernel.daemon.shims import listen
 from hyper_kernel.hypervisor import Tier
+from hyper_kernel.limits import DEFAULT_CPUS, DEFAULT_MEMORY_MIB
 from hyper_kernel.link import Frames, Link
 from hyper_kernel.oci.store import ImageStore
 from hyper_kernel.paths import find_paths, make_private
@@ -56,6 +58,7 @@ class Running:
         self.paths = paths
         image = ImageStore(paths.images).get(spec.image)
         name = secrets.token_hex(32)
+        spec = replace(spec, memory_mib=DEFAULT_MEMORY_MIB, cpus=DEFAULT_CPUS)  # as hyperd's policy gives
         self.record = Record(id=name, name=name[:12], spec=spec, image_id=image.id, created_s=time.time())
         self.record.save(paths.sandboxes)
         self.socket = paths.sandbox_run(name) / "shim.sock"

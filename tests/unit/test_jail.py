@@ -96,6 +96,13 @@ def test_qemu_gets_no_device_it_does_not_need_and_leaves_no_core():
     assert not [path for path in jail.readable if str(path).startswith(("/home", "/root", "/etc", "/var", "/tmp"))]
 
 
+def test_qemu_is_found_through_a_link_where_it_really_is(monkeypatch, tmp_path):
+    """As on a host whose PATH begins with /bin, a link to /usr/bin: from there it would not find its firmware."""
+    (tmp_path / "bin").symlink_to("/usr/bin")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    assert qemu_jail(plan_machine(Tier.SOFTWARE)).readable[0] == Path("/usr/bin/qemu-system-x86_64")
+
+
 def test_a_filter_answers_and_does_not_kill():
     """In a child, since filters stay for good."""
     personality = Call("personality", 0, 0x40000, 0x40000)
