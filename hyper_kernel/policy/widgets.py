@@ -35,6 +35,13 @@ _LINKABLE = re.compile(
     r"|CheckboxModel|ToggleButtonModel|ValidModel"
 )
 _LINKABLE_TRAITS = frozenset(("value", "min", "max", "step", "disabled", "index", "playing"))
+#: Traits that are text for people, shown as text.
+_TEXTS = frozenset(
+    ("value", "description", "description_tooltip", "tooltip", "placeholder", "readout", "titles")
+    + ("options", "_options_labels", "allowed_tags")
+)
+#: How a number is written, by d3-format; what is not makes it throw.
+_NUMBER_FORMAT = re.compile(r"(?:.?[<>=^])?[+\-( ]?[$#]?0?\d{0,3},?(?:\.\d{1,3})?~?[a-zA-Z%]?")
 #: Where buffers are put that must go nowhere: no model has this.
 _NOWHERE = "hk_removed"
 
@@ -125,15 +132,27 @@ def _safe_trait(model: str, name: str, value: Any, removed: Removed) -> Any:
         return False
     if name in ("icon", "icons"):
         return _safe_icons(value)
-    if name.startswith("_view") or name.startswith("_model"):
-        return value
+    if name.startswith(("_view_", "_model_")):
+        return None if _has_markup(value) else value
+    if name in ("format", "readout_format"):
+        return value if isinstance(value, str) and _NUMBER_FORMAT.fullmatch(value) else None
     if isinstance(value, str):
         if model == "LayoutModel" or model.endswith("StyleModel"):
             return _safe_style(model, name.replace("_", "-"), value)
         # Front ends render formulas in these.
         is_typeset = name == "description" or (name == "value" and model == "LabelModel")
-        return without_active(value)[0] if is_typeset else value
-    return value
+        value = without_active(value)[0] if is_typeset else value
+    # SECURITY: a widget that cannot use a value shows its error, which quotes it, as HTML (errorwidget.ts of
+    # @jupyter-widgets/base): what is no text for people has no markup.
+    return value if name in _TEXTS or not _has_markup(value) else None
+
+
+def _has_markup(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_markup, (*value.keys(), *value.values())))
+    if isinstance(value, list):
+        return any(map(_has_markup, value))
+    return isinstance(value, str) and "<" in value
 
 
 def _safe_style(model: str, name: str, value: str) -> str | None:

@@ -242,6 +242,38 @@ def test_what_loads_or_covers_is_left_out(name, state):
     assert all(value in (None, ["", ""]) for value in kept.values()), kept
 
 
+EVIL = "<img src=data:, onerror=alert(1)>"
+
+
+@pytest.mark.parametrize(
+    ("name", "trait"),
+    [
+        ("FloatSlider", "readout_format"),
+        ("FloatsInput", "format"),
+        ("IntText", "button_style"),
+        ("Checkbox", "_view_count"),
+        ("Box", "children"),
+        ("Play", "anything"),
+    ],
+)
+@pytest.mark.parametrize("value", [EVIL, [EVIL], {"x": [EVIL]}, {EVIL: 1}])
+def test_no_error_of_a_widget_can_quote_markup(name, trait, value):
+    _, screened = opened(name, **{trait: value})
+    assert "<" not in str(state_of(screened).get(trait))
+
+
+@pytest.mark.parametrize("value", [".2f", "d", ",.3r", "0>+$06,.1%", "", "s", ".3~g"])
+def test_number_formats_stay(value):
+    _, screened = opened("FloatSlider", readout_format=value)
+    assert state_of(screened)["readout_format"] == value
+
+
+def test_texts_for_people_keep_what_looks_like_markup():
+    state = {"value": "a < b", "placeholder": "<name>", "description": "x <y>", "_options_labels": ["<none>"]}
+    _, screened = opened("Combobox", **state)
+    assert state.items() <= state_of(screened).items()
+
+
 def test_layouts_stay():
     state = {
         "width": "50%",
