@@ -72,7 +72,8 @@ class HyperExecutor(Executor):
         self._timeout_s = timeout
         self._reuse = reuse
         self._modules = tuple(modules)
-        self._initializer = self._pickle(initializer, tuple(initargs), {}) if initializer else b""
+        self._initializer = initializer
+        self._first = self._pickle(initializer, tuple(initargs)) if initializer else b""
         self._max_workers = max_workers or AT_ONCE
         self._threads = ThreadPoolExecutor(self._max_workers, thread_name_prefix="HyperExecutor")
         self._lock = threading.Condition()
@@ -94,7 +95,7 @@ class HyperExecutor(Executor):
         :raise BrokenExecutor: its initializer failed.
         :raise pickle.PicklingError, TypeError: function or arguments cannot be pickled.
         """
-        payload = self._pickle(fn, args, kwargs)
+        payload = self._pickle(fn, args, kwargs, self._initializer)
         with self._lock:
             self._check_broken()
             if self._is_shut:
@@ -156,9 +157,9 @@ class HyperExecutor(Executor):
         worker = self._start(future)
         with self._lock:
             self._alive += 1
-        if self._initializer:
+        if self._first:
             try:
-                worker.call(self._initializer, self._timeout_s)
+                worker.call(self._first, self._timeout_s, "initialize")
             except BaseException as exc:
                 self._give_back(worker, is_good=False)
                 self._broken = "the initializer failed, so that no more calls are taken"
@@ -201,12 +202,12 @@ class HyperExecutor(Executor):
         if self._broken:
             raise BrokenExecutor(self._broken)
 
-    def _pickle(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def _pickle(self, *parts: Any) -> bytes:
         with _pickling, contextlib.ExitStack() as stack:
             for module in self._modules:
                 cloudpickle.register_pickle_by_value(module)
                 stack.callback(cloudpickle.unregister_pickle_by_value, module)
-            data: bytes = cloudpickle.dumps((fn, args, kwargs))
+            data: bytes = cloudpickle.dumps(parts)
         return data
 
 

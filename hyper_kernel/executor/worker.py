@@ -37,9 +37,10 @@ class Worker:
         """The sandbox's name."""
         return self._session.name
 
-    def call(self, payload: bytes, timeout_s: float | None) -> Any:
+    def call(self, payload: bytes, timeout_s: float | None, function: str = "call") -> Any:
         """Call a pickled function with its arguments; its result.
 
+        :param function: what of ``inside`` takes the pickle.
         :raise TimeoutError: it takes longer; the sandbox is of no more use.
         :raise SandboxDied: the sandbox ended.
         :raise Exception: what the function raised; see :func:`read_outcome`.
@@ -51,7 +52,9 @@ class Worker:
             modules += _CLOUDPICKLE
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            data = call(session, f"{_INSIDE}.call", payload, modules=modules, shows=self._show, deadline_s=deadline_s)
+            data = call(
+                session, f"{_INSIDE}.{function}", payload, modules=modules, shows=self._show, deadline_s=deadline_s
+            )
         except EndedError as exc:
             self.is_usable = False
             raise SandboxDied(str(exc)) from exc
