@@ -60,7 +60,8 @@ def _send(frames: Frames, lines: Iterator[bytes]) -> None:
 
     :raise OSError: the connection is gone.
     """
-    with io.BufferedWriter(_Output(frames), wire.MAX_DATA) as file:
+    # typeshed wants a raw file that takes any buffer; BufferedWriter has bytes.
+    with io.BufferedWriter(_Output(frames), wire.MAX_DATA) as file:  # type: ignore[type-var]
         for line in lines:
             file.write(line)
 

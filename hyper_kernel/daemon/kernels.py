@@ -85,7 +85,7 @@ class Kernels:
         return Answer(body=facts(self._box(call).record))
 
     async def start(self, call: Call) -> Answer:
-        """POST /hyper/v1/kernels/{id}/start {kernel, machine}: the kernel again, in a fresh machine of the same sandbox.
+        """POST /hyper/v1/kernels/{id}/start {kernel, machine}: the kernel again, in a fresh machine of its sandbox.
 
         ``machine`` {memory_mib, cpus, limits} asks anew for what it may have; left out: as it was.
         """

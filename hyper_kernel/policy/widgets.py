@@ -36,9 +36,8 @@ _LINKABLE = re.compile(
 )
 _LINKABLE_TRAITS = frozenset(("value", "min", "max", "step", "disabled", "index", "playing"))
 #: Traits that are text for people, shown as text.
-_TEXTS = frozenset(
-    ("value", "description", "description_tooltip", "tooltip", "placeholder", "readout", "titles")
-    + ("options", "_options_labels", "allowed_tags")
+_TEXTS = frozenset(("value", "description", "description_tooltip", "tooltip", "placeholder", "readout")) | frozenset(
+    ("titles", "options", "_options_labels", "allowed_tags")
 )
 #: How a number is written, by d3-format; what is not makes it throw.
 _NUMBER_FORMAT = re.compile(r"(?:.?[<>=^])?[+\-( ]?[$#]?0?\d{0,3},?(?:\.\d{1,3})?~?[a-zA-Z%]?")

@@ -12,7 +12,6 @@ from hyper_kernel.errors import HostError, RequestError
 from hyper_kernel.paths import Paths
 from hyper_kernel.spec import SandboxSpec
 
-
 #: Where a shim leaves what its kernel said while nobody heard it, in the sandbox's folder.
 MISSED = "missed.jsonl"
 

@@ -38,7 +38,7 @@ while True:
 
 
 async def traffic(setting: Setting) -> list[Row]:
-    """Both with kernels; then a byte stream out of a guest as a kernel's channels have it, and the firewall by itself."""
+    """Both with kernels; then a byte stream out of a guest as a kernel's channels have it, and the firewall alone."""
     with open_home(setting.data):
         async with open_kernel(LOCAL, setting.folder) as local, open_kernel(HYPER, setting.folder) as hyper:
             await wait_settled()
