@@ -3,7 +3,7 @@ PYTHON := python3
 BIN := .venv/bin
 LAB := jupyter_ext/labextension
 LINK := .venv/share/jupyter/labextensions/hyper-kernel
-NODE := cd $(LAB) && PATH="$(CURDIR)/$(BIN):$$PATH"
+NODE := cd $(LAB) && export PATH="$(CURDIR)/$(BIN):$$PATH"
 
 help: ## what can be made (this list)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,11 +60,14 @@ clean: ## remove the environment and what was built in this folder
 	@touch $@
 
 build/labextension/package.json: $(LAB)/node_modules/.yarn-state.yml $(LAB)/tsconfig.json $(shell find $(LAB)/src $(LAB)/style $(LAB)/schema -type f)
-	@$(NODE) jlpm run --silent build > /dev/null
+	@mkdir -p build
+	@($(NODE) && jlpm run build) > build/labextension.log 2>&1 || { cat build/labextension.log; exit 1; }
 	@touch $@
 
-$(LAB)/node_modules/.yarn-state.yml: $(LAB)/package.json $(LAB)/yarn.lock $(LAB)/.yarnrc.yml .ci/requirements.txt | .venv/installed
-	@$(NODE) && YARN_NPM_REGISTRY_SERVER="$$(npm config get registry)" jlpm install --immutable
+$(LAB)/node_modules/.yarn-state.yml: $(LAB)/package.json $(LAB)/yarn.lock $(LAB)/.yarnrc.yml | .venv/installed
+	@mkdir -p build
+	@($(NODE) && YARN_NPM_REGISTRY_SERVER="$$(npm config get registry)" jlpm install --immutable) > build/node_modules.log 2>&1 || \
+		{ cat build/node_modules.log; exit 1; }
 	@touch $@
 
 $(LINK): | build/labextension/package.json
