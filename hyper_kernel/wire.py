@@ -53,8 +53,8 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
              of any size); then EXIT
     list     {path: str, layer: bool}: STDOUT carries what is below path, up to MAX_LISTED entries: for each file,
              folder and link its kind ``f``, ``d`` or ``l``, its mark, its size in bytes, a space, its path from there,
-             and a zero byte; then EXIT. The mark is ``+`` for what ``changes`` counts and ``=`` for all else. ``layer`` lists
-             instead what the image has not as it came, from its root: ``+`` added, ``=`` changed, ``-`` deleted
+             and a zero byte; then EXIT. The mark is ``+`` for what ``changes`` counts and ``=`` for all else. ``layer``
+             lists instead what the image has not as it came, from its root: ``+`` added, ``=`` changed, ``-`` deleted
              (put, get and list: on failure STDERR carries the reason and EXIT's code is not 0)
     connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
              127.0.0.1:port in the guest
