@@ -75,6 +75,10 @@ class Reattach:
         """The sandbox of a kernel of which nobody has heard what it said meanwhile; empty for others. Once."""
         return self._unheard.pop(kernel_id, "")
 
+    def give_back(self, kernel_id: str, sandbox: str) -> None:
+        """Who has claimed it has left before it heard anything."""
+        self._unheard[kernel_id] = sandbox
+
     async def _find_client(self) -> Client | None:
         """Whom to ask; None where there is nothing to find: hyperd is not started for nothing."""
         if await self._hyperd.is_running():
@@ -132,12 +136,22 @@ class Reattach:
         self._log.info("kernel %s is found again, in sandbox %s", ident, record.name)
         self._unheard[ident] = record.id
         await manager.post_start_kernel()
+        self._settle_soon(ident, manager)
+
+    def _settle_soon(self, ident: str, manager: Any) -> None:
+        """Begin to settle; who shuts the kernel down meanwhile ends that first, as with a kernel that is starting."""
+        kernels: Any = self._server.kernel_manager
         task = asyncio.create_task(self._settle(ident, manager))
+        kernels._pending_kernel_tasks[ident] = kernels._pending_kernels[ident] = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        pending = self._server.kernel_manager._pending_kernels  # who shuts it down waits for this first
-        pending[ident] = task
-        task.add_done_callback(lambda done: pending.pop(ident) if pending.get(ident) is done else None)
+
+        def forget(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            for pending in (kernels._pending_kernel_tasks, kernels._pending_kernels):
+                if pending.get(ident) is done:
+                    del pending[ident]
+
+        task.add_done_callback(forget)
 
     async def _make_manager(self, ident: str, record: Record) -> tuple[Any, Any]:
         """A kernel manager as for a start, with all that a restart needs, and its provisioner."""
@@ -170,14 +184,14 @@ class Reattach:
 
     async def _settle(self, ident: str, manager: Any) -> None:
         """Find out how the kernel is, without waiting for the cell that it may be running; websockets wait for this."""
-        kernels: Any = self._server.kernel_manager
-        info = await _ask(manager, "control", _INFO_S)
+        try:
+            info = await _ask(manager, "control", _INFO_S)
+        finally:
+            manager.ready.set_result(None)
         if info:
             manager._kernel_info_future = Future()  # else the first websocket asks on the shell, behind that cell
             manager._kernel_info_future.set_result(info)
-        if not manager.ready.done():
-            manager.ready.set_result(None)
-        await ensure_async(kernels._finish_kernel_start(ident))
+        await ensure_async(self._server.kernel_manager._finish_kernel_start(ident))
         is_idle = await _ask(manager, "shell", _IDLE_S)
         if manager.execution_state in ("starting", "idle"):
             manager.execution_state = "idle" if is_idle else "busy"

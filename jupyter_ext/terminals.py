@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import contextlib
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -80,10 +81,8 @@ class Terminal:
         """Take what a viewer types."""
         self.last_activity = datetime.now(UTC)
         async with self._writing:
-            try:
+            with contextlib.suppress(OSError):  # it has ended; viewers are told so by who reads
                 await in_thread(self._exec.stream.send, text.encode())
-            except OSError:
-                return  # it has ended; viewers are told so by who reads
 
     async def resize(self) -> None:
         """Fit it to the smallest viewer."""
@@ -93,10 +92,8 @@ class Terminal:
         size = min(rows for rows, _ in sizes), min(columns for _, columns in sizes)
         if size != self._size:
             self._size = size
-            try:
+            with contextlib.suppress(HyperError):  # it has ended
                 await in_thread(self._client.resize_exec, self._exec.id, *size)
-            except HyperError:
-                return  # it has ended
 
     async def close(self) -> None:
         """End the shell; returns when its stream is closed."""

@@ -33,6 +33,8 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
         #: Messages that were among the missed, and may come a second time.
         self._seen: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        #: Whose missed messages it has claimed and not taken yet.
+        self._claimed = ""
 
     async def prepare(self) -> None:
         """Called before the connection is accepted; a kernel that is known to be dead is not waited for."""
@@ -47,18 +49,21 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
             return done
-        sandbox = self._app.reattach.claim(self.kernel_id)
-        if sandbox:
+        self._claimed = self._app.reattach.claim(self.kernel_id)
+        if self._claimed:
             self._held = deque()
         connected = super().connect()
-        if sandbox and connected is not None:
-            self._task = asyncio.ensure_future(self._catch_up(sandbox, connected))
+        if self._claimed and connected is not None:
+            self._task = asyncio.ensure_future(self._catch_up(connected))
         return connected
 
     def disconnect(self) -> None:  # type: ignore[override]  # as in our base class
         """Called when it is closed, by whichever side."""
         if self._task:
             self._task.cancel()
+        if self._claimed:
+            self._app.reattach.give_back(self.kernel_id, self._claimed)
+            self._claimed = ""
         if not self._is_dead:
             super().disconnect()
 
@@ -81,7 +86,7 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
         app: HyperKernelApp = self.websocket_handler.settings["jupyter_ext"]
         return app
 
-    async def _catch_up(self, sandbox: str, connected: "asyncio.Future[None]") -> None:
+    async def _catch_up(self, connected: "asyncio.Future[None]") -> None:
         """Send what was missed, then what came meanwhile."""
         await connected
         try:
@@ -90,6 +95,7 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
                 await self._greeted.wait()
         except TimeoutError:
             self.log.debug("kernel %s does not greet", self.kernel_id)
+        sandbox, self._claimed = self._claimed, ""
         messages = await self._take_missed(sandbox)
         held, self._held = self._held or deque(), None
         limit, self.limit_rate = self.limit_rate, False  # it took its time; it only comes at once

@@ -158,6 +158,7 @@ class Execs:
         image = self._images.find(made.box.record.image_id)
         config, process = (image.config if image else None), made.box.record.spec.process
         env = (*(config.env if config else ()), *process.env, *made.env)
+        size = made.size
         try:
             frames, opened = await open_stream(
                 made.box.socket,
@@ -167,7 +168,7 @@ class Execs:
                 cwd=made.cwd or process.cwd or (config.cwd if config else ""),
                 user=made.user or process.user or (config.user if config else ""),
                 tty=made.tty,
-                **made.size,
+                **size,
             )
         except RefusedError as exc:
             made.code = exc.code
@@ -176,6 +177,8 @@ class Execs:
             made.code = 125
             raise
         made.frames, made.pid = frames, int(opened.get("pid") or 0)
+        if made.size is not size:  # it was told another while it started
+            await frames.send(Type.RESIZE, dict(made.size))
         return frames
 
     async def _attached(self, call: Call, made: Exec) -> None:

@@ -125,7 +125,7 @@ class FakeShim:
         self.record = Record.load(self.folder)
         self.root = self.folder / "root"
         self.root.mkdir(exist_ok=True)
-        self.watchers, self.attached = set(), set()
+        self.watchers, self.attached, self.execs = set(), set(), set()
         self.log = (self.folder / "output.jsonl").open("w")
         self.sent = []
         self.end = asyncio.get_running_loop().create_future()
@@ -138,8 +138,8 @@ class FakeShim:
         accepting = asyncio.create_task(self._accept(self.listener))
         await self._change(state=State.BOOTING, started_s=time.time(), shim_pid=os.getpid())
         reason, code = await self._live()
-        if self.process:  # one that was killed while its program started
-            self.process.signal(signal.SIGKILL)
+        for process in filter(None, (self.process, *self.execs)):  # they go with their machine
+            process.signal(signal.SIGKILL)
         self.exit = {"code": code, "signal": None}
         await self._deliver(Type.EXIT, self.exit)
         await self._change(
@@ -295,10 +295,12 @@ class FakeShim:
             code = 127 if isinstance(exc, FileNotFoundError) else 126
             await frames.send(Type.REFUSED, {"error": f"{exc.strerror}", "code": code})
             return
+        self.execs.add(process)
         await frames.send(Type.OPENED, {"pid": process.pid})
         running = asyncio.create_task(process.run(frames.send))
         reading = asyncio.create_task(self._feed(frames, process))
         await frames.send(Type.EXIT, await running)
+        self.execs.discard(process)
         reading.cancel()
 
     async def _feed(self, frames, process):

@@ -218,8 +218,9 @@ class Connected:
         self.sent = []
         self.session = Session(key=b"key")
         handler = Mock(spec=KernelWebsocketHandler)
-        claim = {"k": "box"}
-        app = SimpleNamespace(reattach=SimpleNamespace(claim=lambda ident: claim.pop(ident, "")), hyperd=missed)
+        self.claims = claims = {"k": "box"}
+        finder = SimpleNamespace(claim=lambda ident: claims.pop(ident, ""), give_back=claims.__setitem__)
+        app = SimpleNamespace(reattach=finder, hyperd=missed)
         handler.settings = {"jupyter_ext": app}
         handler.selected_subprotocol = "v1.kernel.websocket.jupyter.org"
         handler.write_message = lambda data, binary=False: self.sent.append(data)
@@ -309,5 +310,19 @@ def test_only_the_first_websocket_gets_what_was_missed(monkeypatch):
         made.connection.connect()
         made.live("iopub", made.message("two"))
         assert made.texts() == ["one", "two"]
+
+    asyncio.run(scenario())
+
+
+def test_one_that_leaves_at_once_leaves_it_to_the_next(monkeypatch):
+    async def scenario():
+        made = Connected(Missed([]), monkeypatch)
+        assert made.claims == {}
+        made.connection.disconnect()
+        assert made.claims == {"k": "box"}
+        other = Connected(Missed([]), monkeypatch)
+        await other.caught_up()
+        other.connection.disconnect()
+        assert other.claims == {}
 
     asyncio.run(scenario())
