@@ -8,8 +8,10 @@ import type { Sandbox, Wish } from '../model/types';
 import { advice, details, headline, OUT_OF_MEMORY } from './explain';
 import { DEATH_CLASS, hushLab } from './rival';
 
-/** How long after a death the server may notice it, in milliseconds: it looks every three seconds. */
+/** How long after a death JupyterLab may still say something of it, in milliseconds: the server looks every 3 s. */
 const NOTICE_MS = 30_000;
+/** A death that is told twice is told within this, in milliseconds. */
+const TWICE_MS = 5_000;
 
 /** Watches over the kernel of one open notebook, and tells of its death. */
 export class Mourner {
@@ -24,15 +26,18 @@ export class Mourner {
 
   /** Its kernel has died: tell why, once, and do what is chosen. */
   async tell(death: string, reason: string): Promise<void> {
-    if (Date.now() - this._told < NOTICE_MS) {
+    if (this._isAsking || Date.now() - this._told < TWICE_MS) {
       return;
     }
+    this._isAsking = true;
     this._told = Date.now();
     this._returns = this._isReturning();
     hushLab(this._context, this._translator);
     const sandbox = await this._sandbox();
     const more = death === OUT_OF_MEMORY && sandbox ? await this._moreMemory(sandbox) : null;
-    const chosen = await this._ask(death, reason, more);
+    const chosen = await this._ask(death, reason, more).finally(() => {
+      this._isAsking = false;
+    });
     try {
       if (chosen === 'more' && sandbox && more) {
         await this._model.api.wish(again(sandbox, this._path(), more));
@@ -125,6 +130,7 @@ export class Mourner {
 
   private readonly _trans: TranslationBundle;
   private _told = -Infinity;
+  private _isAsking = false;
   /** Whether the server starts it again by itself. */
   private _returns = false;
 }
