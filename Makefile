@@ -35,6 +35,9 @@ fuzz: .venv/installed ## let every fuzzer have a million inputs; takes an hour
 outside: setup ## suites and clients that others wrote, against our kernels
 	@$(BIN)/pytest tests/outside
 
+browser: setup test-packages ## attacks on the person's browser, and what must still show, in a real JupyterLab
+	@$(BIN)/pytest tests/browser
+
 bench: setup ## how fast and how small, as ratios
 	@$(BIN)/python -m tests.performance
 
@@ -76,4 +79,7 @@ $(LINK): | build/labextension/package.json
 packages:
 	@sh hyper_kernel/host/install_packages.sh
 
-.PHONY: help demo lab setup labextension test check fix fuzz outside bench test-kvm bench-kvm freeze clean packages
+test-packages:
+	@sh hyper_kernel/host/install_packages.sh tests/packages.txt
+
+.PHONY: help demo lab setup labextension test check fix fuzz outside browser bench test-kvm bench-kvm freeze clean packages test-packages

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what packages.txt names and this Debian lacks: as root, or by sudo; else says what to install.
+# Installs what packages.txt (or a list that is given) names and this Debian lacks: as root, or by sudo; else says what to install.
 # Make calls it before there is an environment to run Python in.
 set -eu
 missing=
-for name in $(sed 's/#.*//' "$(dirname "$0")/packages.txt"); do
+for name in $(sed 's/#.*//' "${1:-$(dirname "$0")/packages.txt}"); do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing="$missing $name"
 done
 [ -n "$missing" ] || exit 0
