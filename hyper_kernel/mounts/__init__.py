@@ -1,0 +1,1 @@
+"""Folders of the host that guests mount live, by 9P."""
