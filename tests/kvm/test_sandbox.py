@@ -112,7 +112,8 @@ async def read_all(frames):
     async for kind, payload in frames:
         if kind is Type.EXIT:
             frames.close()
-            return found[Type.STDOUT], found[Type.STDERR], wire.parse(kind, payload)
+            told = wire.parse(kind, payload)
+            return found[Type.STDOUT], found[Type.STDERR], {name: told[name] for name in ("code", "signal")}
         found[kind] += payload
     raise AssertionError("no exit")
 
