@@ -17,9 +17,6 @@ from guest.frames import Frames
 from hyper_kernel import wire
 from hyper_kernel.wire import Type
 
-#: Lines are sent together from so many bytes on; none is longer than what is left of a frame then.
-_FULL = wire.MAX_DATA // 2
-
 
 def serve(kind: str, frames: Frames, path: str, root: str, since_ns: int | None, max_size: int | None) -> None:
     """Serve one stream up to its EXIT, with ``root`` as this (forked) process's root folder; ends it with 1 on failure.
@@ -63,13 +60,10 @@ def _send(frames: Frames, lines: Iterator[bytes]) -> None:
 
     :raise OSError: the connection is gone.
     """
-    data = bytearray()
-    for line in lines:
-        data += line
-        if len(data) >= _FULL:
-            frames.send(Type.STDOUT, bytes(data))
-            data.clear()
-    frames.send(Type.STDOUT, bytes(data))
+    # typeshed wants a raw file that takes any buffer; BufferedWriter has bytes.
+    with io.BufferedWriter(_Output(frames), wire.MAX_DATA) as file:  # type: ignore[type-var]
+        for line in lines:
+            file.write(line)
 
 
 def _get(frames: Frames, path: str, since_ns: int | None, max_size: int | None) -> None:

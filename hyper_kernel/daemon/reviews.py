@@ -97,7 +97,7 @@ class Reviews:
         box = self._sandboxes.get(call.params["id"])
         if not _folder(box):
             raise RequestError(
-                f"sandbox {box.record.name} has no copy of a folder of this machine",
+                f"sandbox {box.record.name} has no folder of this machine",
                 hint=f"see: hyper diff {box.record.name}, and copy with: hyper cp",
             )
         return box
@@ -122,7 +122,7 @@ class Reviews:
 def _folder(box: Box) -> str:
     """The host's folder that was copied in; empty where none was."""
     kernel = box.record.spec.kernel
-    return kernel.folder if kernel and kernel.files in ("copy", "none") else ""
+    return kernel.folder if kernel else ""
 
 
 def _wanted(body: dict[str, Any]) -> dict[str, str]:

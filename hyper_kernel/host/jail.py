@@ -29,15 +29,6 @@ class JailError(HostError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """A folder of the host that a jailed program sees as ``place``, without its devices and what is set-uid in it."""
-
-    folder: Path
-    place: str
-    is_writable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Jail:
     """What a jailed program gets; there is nothing else.
 
@@ -48,8 +39,6 @@ class Jail:
     :ivar limits: pairs of ``resource.RLIMIT_*`` and its value.
     :ivar tasks: processes and threads at once.
     :ivar memory_bytes: memory that it may use, where this host lets us bound that (see ``cgroup``).
-    :ivar shared: folders of the host at other places.
-    :ivar inner_uid: the number that its user has in there; None: the same as outside.
     """
 
     readable: tuple[Path, ...]
@@ -59,17 +48,14 @@ class Jail:
     limits: tuple[tuple[int, int], ...]
     tasks: int
     memory_bytes: int
-    shared: tuple[Shared, ...] = ()
-    inner_uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whom a jailed program runs as; ``groups`` are those that open its devices, ``gid`` is as ``uid`` where None."""
+    """Whom a jailed program runs as; ``groups`` are those that open its devices."""
 
     uid: int
     groups: tuple[int, ...] = ()
-    gid: int | None = None
 
 
 def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: int) -> list[str]:
@@ -83,10 +69,6 @@ def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: 
         words += ["--ro-bind", str(path), str(path)]
     for target, name in jail.links:
         words += ["--symlink", target, name]
-    for one in jail.shared:
-        words += ["--bind" if one.is_writable else "--ro-bind", str(one.folder), one.place]
-    if jail.inner_uid is not None:
-        words += ["--uid", str(jail.inner_uid), "--gid", str(jail.inner_uid)]
     for path in jail.devices:
         words += ["--dev-bind", str(path), str(path)]
     # SECURITY: after this neither the root, which is memory, nor what /proc says of the program can be changed.
@@ -173,26 +155,19 @@ class Jailed:
 
 @asynccontextmanager
 async def start_jailed(
-    jail: Jail,
-    program: Sequence[str],
-    *,
-    output: int,
-    said: Callable[[], str],
-    pass_fds: Sequence[int] = (),
-    user: Identity | None = None,
+    jail: Jail, program: Sequence[str], *, output: int, said: Callable[[], str], pass_fds: Sequence[int] = ()
 ) -> AsyncIterator[Jailed]:
     """A program in a jail; leaving the context ends it and leaves nothing.
 
     :param output: the descriptor for what it says.
     :param said: what of that has come.
     :param pass_fds: descriptors it inherits under the same numbers.
-    :param user: whom it runs as where this is root; None: somebody that nobody else is. Others run as they are.
     :raise JailError: this host cannot make the jail; says what to do.
     """
     told, info = os.pipe()
     try:
         try:
-            outer = _start_outer(jail, program, output, pass_fds, info, user)
+            outer = _start_outer(jail, program, output, pass_fds, info)
         finally:
             os.close(info)
         jailed = await _meet(outer, told, said)
@@ -221,40 +196,30 @@ def check_made(words: str) -> None:
         raise JailError(f"this host cannot make the jail that machines run in: {line}", hint=find_remedy())
 
 
-def _start_outer(
-    jail: Jail, program: Sequence[str], output: int, pass_fds: Sequence[int], info: int, user: Identity | None
-) -> Child:
+def _start_outer(jail: Jail, program: Sequence[str], output: int, pass_fds: Sequence[int], info: int) -> Child:
     devices = [os.stat(path) for path in jail.devices]
-    own = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), devices)
-    identity = (user or own) if own else None
+    identity = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), devices)
     syscalls = os.memfd_create("syscalls", os.MFD_CLOEXEC)
     try:
         os.write(syscalls, jail.syscalls)
         os.lseek(syscalls, 0, os.SEEK_SET)
         words = jail_argv(jail, program, syscalls_fd=syscalls, info_fd=info)
         fds = (*pass_fds, syscalls, info)
-        return Child(
-            words, output=output, pass_fds=fds, prepare=lambda: _prepare(jail, identity, is_alone=user is None)
-        )
+        return Child(words, output=output, pass_fds=fds, prepare=lambda: _prepare(jail, identity))
     finally:
         os.close(syscalls)
 
 
-def _prepare(jail: Jail, identity: Identity | None, *, is_alone: bool) -> None:
-    """What bubblewrap cannot do; runs in the new process, before it.
-
-    :param is_alone: whether nobody else has this identity: processes that it has elsewhere would count, too.
-    """
+def _prepare(jail: Jail, identity: Identity | None) -> None:
+    """What bubblewrap cannot do; runs in the new process, before it."""
     for limit, value in jail.limits:
         resource.setrlimit(limit, (value, value))
     with contextlib.suppress(PermissionError):  # it is higher already
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if identity:
-        if is_alone:
-            resource.setrlimit(resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
+        resource.setrlimit(resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
         os.setgroups(identity.groups)
-        gid = identity.uid if identity.gid is None else identity.gid
-        os.setresgid(gid, gid, gid)
+        os.setresgid(identity.uid, identity.uid, identity.uid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
 
 

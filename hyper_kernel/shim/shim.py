@@ -26,7 +26,6 @@ from hyper_kernel.sandbox.source import Guest, Source
 from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.limits import Patience, hold_cells, wait_wall
-from hyper_kernel.shim.live import open_live
 from hyper_kernel.shim.liveness import Pulse
 from hyper_kernel.shim.owner import Lease
 from hyper_kernel.shim.program import OutputLog, Program
@@ -159,7 +158,6 @@ class Shim:
         """Boot, give the guest its identity, start the program or the kernel."""
         with step(log, "plan"):
             plan = await plan_machine(self._paths, self._record)
-        folders = await stack.enter_async_context(open_live(self._record.spec))
         with step(log, "get a guest"):
             source = self._source.start(plan.machine, self._folder, self._on_event, plan.ready_kernel)
             guest = await stack.enter_async_context(source)
@@ -176,8 +174,6 @@ class Shim:
                 hostname=plan.hostname, scratch_mib=plan.scratch_mib, processes=processes, image=plan.image
             )
         self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
-        for folder in folders:
-            await folder.mount(guest.agent)
         if self._record.spec.kernel:
             await self._start_kernel(stack, guest, self._record.spec.kernel, plan.kernel)
         else:
@@ -201,11 +197,9 @@ class Shim:
         self._kernel = Kernel(guest, spec, self._record.spec.limits)
         self._kernel.splice.on_violation = self._on_violation
         stack.push_async_callback(self._kernel.close)
-        note = ""
-        if spec.files in ("copy", "none"):  # what is live needs no copy, and no way back
-            self._work = Work(guest.agent, self._folder)
-            with step(log, "copy the folder"):
-                note = await self._work.fill(spec.folder if spec.files == "copy" else "")
+        self._work = Work(guest.agent, self._folder)
+        with step(log, "copy the folder"):
+            note = await self._work.fill(spec.folder if spec.files == "copy" else "")
         with step(log, "start or resync the kernel"):
             connection = await self._kernel.start(name, channels)
         self._record = self._record.changed(connection=connection, notes=(*self._record.notes, *filter(None, [note])))

@@ -1,1 +1,0 @@
-"""Folders of the host that guests mount live, by 9P."""
