@@ -54,7 +54,8 @@ class Agent:
                 await frames.send(Type.WELCOME, {"version": wire.VERSION})
         except (wire.WireError, LostError, OSError, TimeoutError) as exc:
             frames.close()
-            raise GuestError(f"the guest's hello is wrong: {exc}", hint="run: hyper setup") from exc
+            # SECURITY: it quotes the guest; so much of it gets into a record.
+            raise GuestError(f"the guest's hello is wrong: {str(exc)[:200]}", hint="run: hyper setup") from exc
         return cls(end, Link(frames, on_event=on_event, peer="the guest"), hello)
 
     async def resync(self, *, hostname: str, scratch_mib: int, image: dict[str, Any], processes: int = 0) -> None:

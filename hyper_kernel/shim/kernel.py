@@ -39,6 +39,8 @@ class Kernel:
         self._is_ready = bool(guest.kernel_key)
         self._key = guest.kernel_key or new_key()
         self._was_told_to_end = False
+        #: Whether the guest has said that it ended.
+        self.has_ended = False
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # SECURITY: the clients' key stays here; what the guest signs is signed anew.
         clients = Signer(spec.key.encode(), spec.signature_scheme)

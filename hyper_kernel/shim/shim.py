@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hyper_kernel.host.memory import read_oom_kills
 from hyper_kernel.host.share import hold_cpu
 from hyper_kernel.host.timing import step
 from hyper_kernel.host.usage import read_own_cpu_s
+from hyper_kernel.limits import MAX_CONSOLE
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.death import Cause, Death, ProgramEnd, name_machine_end, name_program_end, named
@@ -58,7 +60,9 @@ class Ending:
 def log_to(folder: Path) -> None:
     """Have this process log to ``shim.log`` of a folder from here on."""
     words = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(filename=folder / "shim.log", level=logging.INFO, format=words, force=True)
+    # SECURITY: a guest can have something logged again and again; the host's disk holds this and as much before it.
+    file = RotatingFileHandler(folder / "shim.log", maxBytes=MAX_CONSOLE, backupCount=1)
+    logging.basicConfig(handlers=[file], level=logging.INFO, format=words, force=True)
 
 
 class Shim:
@@ -254,8 +258,10 @@ class Shim:
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """An event of the guest's agent; called by the link's reader."""
-        if event.get("event") != "kernel.exit" or not self._kernel:
+        # SECURITY: a kernel ends once; what took the agent's place could say it without end.
+        if event.get("event") != "kernel.exit" or not self._kernel or self._kernel.has_ended:
             return
+        self._kernel.has_ended = True
         try:
             end = ProgramEnd.read(event)
         except WireError:

@@ -183,6 +183,7 @@ class Used:
             entropy=bytes(64).hex(),
             hostname="template",
             scratch_mib=0,
+            processes=0,
             image=self.image,
         )
 
@@ -289,7 +290,7 @@ def sockets(folder):
 
 async def refuse(guest, folder, match):
     """Start the kernel of a guest, in vain: there is no way in then."""
-    kernel = Kernel(guest, KernelSpec(key="the clients'", files="none"))
+    kernel = Kernel(guest, KernelSpec(key="the clients'", files="none"), Limits())
     try:
         with pytest.raises(GuestError, match=match):
             await kernel.start("python3", folder / "k")
