@@ -26,7 +26,7 @@ from hyper_kernel.sandbox.plan import plan_boot, plan_image, plan_shapes
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.parked import Parked
-from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec
+from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Limits
 from hyper_kernel.template.bake import BakedKernel, bake
 from hyper_kernel.template.source import TemplateSource
 from hyper_kernel.template.store import TemplateStore
