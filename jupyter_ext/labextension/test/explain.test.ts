@@ -38,6 +38,6 @@ test('a reason is told without the name that it begins with', () => {
     details('out of memory', 'out of memory: used all of its 512 MiB'),
     'used all of its 512 MiB.'
   );
-  assert.equal(details('killed', 'killed'), 'killed.');
-  assert.equal(details('killed', ''), 'killed.');
+  assert.equal(details('killed', 'killed'), '');
+  assert.equal(details('killed', ''), '');
 });

@@ -2,6 +2,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 export const OUT_OF_MEMORY = 'out of memory';
+export const KILLED = 'killed';
 
 /** The headline of a death. */
 export function headline(death: string, trans: TranslationBundle): string {
@@ -14,7 +15,7 @@ export function headline(death: string, trans: TranslationBundle): string {
     'too many processes': trans.__('Too many processes'),
     'cpu limit': trans.__('Processor time used up'),
     'guest panic': trans.__('The sandbox crashed'),
-    killed: trans.__('Killed'),
+    [KILLED]: trans.__('Killed'),
     'owner gone': trans.__('Its owner is gone'),
     'host lost': trans.__('The sandbox was lost'),
     'firewall violation': trans.__('The sandbox broke the rules')
@@ -41,7 +42,7 @@ export function advice(death: string, trans: TranslationBundle): string {
       'All the processor time that you have for today is used up. Nothing starts until midnight.'
     ),
     'guest panic': trans.__('The operating system inside the sandbox gave up. The host is unharmed.'),
-    killed: trans.__('Somebody ended the sandbox by force.'),
+    [KILLED]: trans.__('Somebody ended the sandbox by force.'),
     'owner gone': trans.__('The process to which the sandbox belonged has ended.'),
     'host lost': trans.__('The process that held the sandbox on the host ended unexpectedly.'),
     'firewall violation': trans.__(
@@ -51,8 +52,11 @@ export function advice(death: string, trans: TranslationBundle): string {
   return known[death] ?? '';
 }
 
-/** The reason without the name that it begins with, to go on a sentence. */
+/** The reason without the name that it begins with, to go on a sentence; empty where it says no more than that. */
 export function details(death: string, reason: string): string {
-  const rest = (reason.startsWith(`${death}: `) ? reason.slice(death.length + 2) : reason) || death;
+  const rest = reason.startsWith(`${death}: `) ? reason.slice(death.length + 2) : reason;
+  if (!rest || rest === death) {
+    return '';
+  }
   return /[.!?]$/.test(rest) ? rest : `${rest}.`;
 }

@@ -5,7 +5,7 @@ import { words } from '../model/api';
 import { basename, mebibytes, moreMemory } from '../model/figures';
 import { DOMAIN, type ISandboxes } from '../model/tokens';
 import type { Sandbox, Wish } from '../model/types';
-import { advice, details, headline, OUT_OF_MEMORY } from './explain';
+import { advice, details, headline, KILLED, OUT_OF_MEMORY } from './explain';
 import { DEATH_CLASS, hushLab } from './rival';
 
 /** How long after a death JupyterLab may still say something of it, in milliseconds: the server looks every 3 s. */
@@ -24,8 +24,18 @@ export class Mourner {
     _context.statusChanged.connect(this._onStatus, this);
   }
 
-  /** Its kernel has died: tell why, once, and do what is chosen. */
-  async tell(death: string, reason: string): Promise<void> {
+  /** The server says that its kernel has died. */
+  hear(death: string, reason: string): void {
+    if (death === KILLED && !this._isReturning()) {
+      // Jupyter itself kills what it restarts or shuts down. What it did not mean to end, it starts again.
+      this._heard = { death, reason, at: Date.now() };
+    } else {
+      void this._tell(death, reason);
+    }
+  }
+
+  /** Tell why it died, once, and do what is chosen. */
+  private async _tell(death: string, reason: string): Promise<void> {
     if (this._isAsking || Date.now() - this._told < TWICE_MS) {
       return;
     }
@@ -35,7 +45,7 @@ export class Mourner {
     hushLab(this._context, this._translator);
     const sandbox = await this._sandbox();
     const more = death === OUT_OF_MEMORY && sandbox ? await this._moreMemory(sandbox) : null;
-    const chosen = await this._ask(death, reason, more).finally(() => {
+    const chosen = await this._ask(death, reason || (sandbox?.reason ?? ''), more).finally(() => {
       this._isAsking = false;
     });
     try {
@@ -69,6 +79,7 @@ export class Mourner {
 
   private async _ask(death: string, reason: string, more: number | null): Promise<string | undefined> {
     const trans = this._trans;
+    const told = details(death, reason);
     const buttons = [
       Dialog.cancelButton({ label: trans.__('Close') }),
       Dialog.createButton({ label: trans.__('Restart'), accept: true, actions: ['restart'] })
@@ -81,7 +92,7 @@ export class Mourner {
       title: headline(death, trans),
       body: body(
         trans.__('The kernel of %1 has died, and its variables are lost.', basename(this._path())),
-        trans.__('What ended it: %1', details(death, reason)),
+        told && trans.__('What ended it: %1', told),
         advice(death, trans)
       ),
       buttons,
@@ -102,8 +113,7 @@ export class Mourner {
   }
 
   private _isReturning(): boolean {
-    const status = this._context.session?.kernel?.status;
-    return status === 'autorestarting' || status === 'restarting';
+    return this._context.session?.kernel?.status === 'autorestarting';
   }
 
   /** JupyterLab has noticed that the kernel died, too. */
@@ -112,7 +122,11 @@ export class Mourner {
       return;
     }
     this._returns = status === 'autorestarting';
-    if (Date.now() - this._told < NOTICE_MS) {
+    const heard = this._heard;
+    this._heard = null;
+    if (heard && Date.now() - heard.at < NOTICE_MS && this._returns) {
+      void this._tell(heard.death, heard.reason);
+    } else if (Date.now() - this._told < NOTICE_MS) {
       hushLab(this._context, this._translator);
     } else {
       void this._lookUp();
@@ -124,11 +138,12 @@ export class Mourner {
     await this._model.refresh();
     const sandbox = await this._sandbox();
     if (sandbox?.death) {
-      await this.tell(sandbox.death, sandbox.reason);
+      await this._tell(sandbox.death, sandbox.reason);
     }
   }
 
   private readonly _trans: TranslationBundle;
+  private _heard: { death: string; reason: string; at: number } | null = null;
   private _told = -Infinity;
   private _isAsking = false;
   /** Whether the server starts it again by itself. */

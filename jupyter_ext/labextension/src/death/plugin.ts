@@ -24,7 +24,7 @@ export const death: JupyterFrontEndPlugin<void> = {
       }
       for (const [notebook, mourner] of mourners) {
         if (notebook.sessionContext.session?.kernel?.id === event.kernel_id) {
-          void mourner.tell(event.death, event.reason);
+          mourner.hear(event.death, event.reason);
         }
       }
     });
