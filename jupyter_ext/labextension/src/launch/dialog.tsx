@@ -52,7 +52,7 @@ export class SandboxForm extends ReactWidget implements Dialog.IBodyWidget<Choic
         <p className="hyper-Form-policy">
           {this._file
             ? trans.__('What may be chosen is set in %1.', this._file)
-            : trans.__('No policy file limits this host.')}
+            : trans.__('These are the limits of a host without a policy file.')}
         </p>
       </>
     );
