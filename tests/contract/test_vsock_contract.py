@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import os
 import socket
 
 import pytest
@@ -20,6 +19,7 @@ from hyper_kernel.vsock.user import UserEnd
 from tests.contract import vsock_linux
 from tests.contract.vsock_peer_guest import pattern
 from tests.contract.vsock_peers import FakePeer, LinuxPeer
+from tests.fakes.open_files import assert_no_more_open, count_open
 from tests.fakes.vsock_guest import FakeGuest
 
 #: Bytes that may hide between a writer and a reader who does not read: both sides' credit and their sockets' buffers.
@@ -107,7 +107,7 @@ def side(request, tmp_path_factory):
     if request.param == "kernel-linux" and (missing := find_missing_for_kernel_end()):
         pytest.skip(missing)
     files = request.getfixturevalue("linux_files") if request.param.endswith("linux") else None
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         try:
@@ -115,7 +115,7 @@ def side(request, tmp_path_factory):
             yield Side(runner, end, peer)
         finally:
             runner.run(stack.aclose())
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert_no_more_open(before)
 
 
 @pytest.fixture(params=["dialled", "accepted"])

@@ -32,6 +32,7 @@ from hyper_kernel.template.store import SEALS, TemplateStore, template_facts, te
 from hyper_kernel.vsock.probe import open_end
 from hyper_kernel.wire import Type
 from tests.fakes.fixtures import wait_until
+from tests.fakes.open_files import assert_no_more_open, count_open
 
 BOOTS = ColdSource(Qemu(), open_end)
 NAMES = ("ada", "bob")
@@ -294,13 +295,13 @@ def attack(path):
 
 @pytest.mark.parametrize("part", ["memory", "state"])
 def test_a_damaged_template_is_found_when_it_is_held(other_store, part):
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     template = damage(other_store, part)
     with pytest.raises(HostError, match="damaged and is removed"):
         other_store.hold(template.key)
     assert other_store.templates() == []
     other_store.hold(template.key)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert_no_more_open(before)
 
 
 # Starting when it cannot be used
@@ -359,7 +360,7 @@ def test_on_a_host_that_refuses_the_memory_a_machine_boots_instead(
         raise OSError(number, os.strerror(number))
 
     assert start_somehow(store, config, tmp_path) == ["clone"]
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     monkeypatch.setattr(store_module.os, name, refuse)
     assert start_somehow(store, config, tmp_path) == ["boot"]
     with pytest.raises(HostError, match=words):
@@ -367,7 +368,7 @@ def test_on_a_host_that_refuses_the_memory_a_machine_boots_instead(
     monkeypatch.undo()
     assert f"cannot load template {template.key[:12]}" in caplog.text
     assert words in caplog.text
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert_no_more_open(before)
     assert store.templates() == [template], "it is as good as before"
 
 

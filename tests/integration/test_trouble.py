@@ -18,6 +18,7 @@ from hyper_kernel.sandbox import source as source_module
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.spec import KernelSpec, ProcessSpec, SandboxSpec
 from hyper_kernel.vsock.probe import open_end
+from tests.fakes.open_files import assert_no_more_open, count_open
 
 
 @pytest.fixture
@@ -42,11 +43,11 @@ def start(config, folder):
         async with ColdSource(Qemu(), open_end).start(config, folder, lambda event: None):
             raise AssertionError("it started")
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     try:
         asyncio.run(attempt())
     finally:
-        assert set(os.listdir("/proc/self/fd")) == before
+        assert_no_more_open(before)
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 

@@ -13,6 +13,7 @@ from hyper_kernel.vsock.probe import find_missing_for_kernel_end
 from hyper_kernel.vsock.user import UserEnd
 from tests.contract import vsock_linux
 from tests.contract.vsock_peers import LinuxPeer
+from tests.fakes.open_files import assert_no_more_open, count_open
 
 PORT = 3000
 
@@ -39,9 +40,9 @@ def run(request, files, tmp_path):
             await work(end, machine)
         assert not violations
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     yield lambda work: asyncio.run(with_machine(work))
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert_no_more_open(before)
 
 
 async def open_echo(end, peer, port):

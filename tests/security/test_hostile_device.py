@@ -16,6 +16,7 @@ from hyper_kernel.errors import HostError
 from hyper_kernel.vsock.connection import BUFFER
 from hyper_kernel.vsock.end import RefusedError, ViolationError
 from hyper_kernel.vsock.user import UserEnd
+from tests.fakes.open_files import assert_no_more_open, count_open
 from tests.fakes.vsock_guest import BASE, HEADER, NEXT, REQUEST, RESPONSE, RST, RW, RX, SHUTDOWN, TX, WRITE, FakeGuest
 
 PORT = 1025
@@ -39,9 +40,9 @@ def play(work):
             guest.hang_up()
         assert not failures, failures
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     asyncio.run(with_guest())
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert_no_more_open(before)
 
 
 async def until(condition):

@@ -15,6 +15,7 @@ from hyper_kernel.hypervisor import MachineConfig, Tier
 from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.driver import Qemu
 from hyper_kernel.rootfs.guest import build_guest
+from tests.fakes.open_files import assert_no_more_open, count_open
 
 NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 OWN = Path("/proc/self/ns")
@@ -151,9 +152,9 @@ def test_a_start_that_is_given_up_leaves_nothing(config, tmp_path, after_ms):
             async with asyncio.timeout(after_ms / 1000), Qemu().start(config, tmp_path) as machine:
                 await machine.wait_exit()
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     asyncio.run(work())
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert_no_more_open(before)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

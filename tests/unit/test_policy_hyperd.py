@@ -18,6 +18,7 @@ from hyper_kernel.errors import BusyError, DeniedError, HyperError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.host.usage import read_own_cpu_s, read_tree_cpu_s
 from hyper_kernel.jupyter.provisioner import HyperProvisioner
+from hyper_kernel.jupyter.wishes import Wish
 from hyper_kernel.policy.parse import PolicyError
 from hyper_kernel.policy.rules import Policy
 from hyper_kernel.sandbox.record import Record, State
@@ -139,9 +140,9 @@ def test_traits_of_the_kernelspec_are_requests(fake_home, monkeypatch):
     provisioner = HyperProvisioner(kernel_id="k", kernel_spec=HostKernelSpec(argv=["python3"]), **asked)
     provisioner._trait_values["parent"] = SimpleNamespace(session=SimpleNamespace(key=b"k", signature_scheme="s"))
     with pytest.raises(DeniedError, match=r"output=trusted is not allowed \(output.trusted, by default\)"):
-        asyncio.run(provisioner._start(provisioner._kernel_spec({})))
+        asyncio.run(provisioner._start(provisioner._sandbox_spec({}, Wish())))
     (fake_home / "policy.toml").write_text("[output]\ntrusted = true")
-    asyncio.run(provisioner._start(provisioner._kernel_spec({})))
+    asyncio.run(provisioner._start(provisioner._sandbox_spec({}, Wish())))
     (record,) = Client().sandboxes()
     limits = {name: value for name, value in asked.items() if name not in ("memory_mib", "cpus", "output")}
     assert (record.spec.memory_mib, record.spec.cpus, record.spec.limits) == (256, 2, Limits(**limits))

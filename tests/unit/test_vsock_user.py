@@ -18,6 +18,7 @@ from hyper_kernel.vsock.end import RefusedError, ViolationError
 from hyper_kernel.vsock.listener import BACKLOG
 from hyper_kernel.vsock.mux import MAX_REFUSALS, MAX_STREAMS
 from hyper_kernel.vsock.user import UserEnd
+from tests.fakes.open_files import assert_no_more_open, count_open
 from tests.fakes.vsock_guest import BASE, BUFFER, HEADER, NEXT, REQUEST, RST, RW, RX, SHUTDOWN, TX, FakeGuest
 
 PORT = 1025
@@ -40,9 +41,9 @@ def run(work):
             guest.hang_up()
         assert not failures
 
-    before = set(os.listdir("/proc/self/fd"))
+    before = count_open()
     asyncio.run(with_guest())
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert_no_more_open(before)
 
 
 async def receive(sock, count):

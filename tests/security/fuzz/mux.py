@@ -29,7 +29,7 @@ def run(choices):
     finally:
         play.close()
         mux_module.MAX_STREAMS, mux_module.MAX_REFUSALS, listener_module.BACKLOG = was
-    assert lowest_fd() == before, "a descriptor is left"
+    assert lowest_fd() <= before, "a descriptor is left"
     assert not play.loop.readers and not play.loop.writers, "a closed socket is still watched"
 
 
