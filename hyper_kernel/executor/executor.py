@@ -77,7 +77,8 @@ class HyperExecutor(Executor):
         self._max_workers = max_workers or AT_ONCE
         self._threads = ThreadPoolExecutor(self._max_workers, thread_name_prefix="HyperExecutor")
         self._lock = threading.Condition()
-        self._waiting: set[HyperFuture] = set()
+        #: Calls that have not ended, in their order.
+        self._waiting: dict[HyperFuture, None] = {}
         self._idle: list[Worker] = []
         self._alive = 0
         self._is_shut = False
@@ -103,22 +104,21 @@ class HyperExecutor(Executor):
             future = HyperFuture()
             # It says that of the interpreter's own end.
             self._threads.submit(self._run, future, payload)
-            self._waiting.add(future)
+            self._waiting[future] = None
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. Sandboxes that wait for calls are removed, others when theirs has ended.
 
         :param wait: until all calls have ended.
-        :param cancel_futures: cancel those that have not begun; ``HyperFuture.cancel`` ends one that has.
+        :param cancel_futures: cancel those for which no thread is free; ``HyperFuture.cancel`` ends one that runs.
         """
         with self._lock:
             self._is_shut = True
-            waiting = list(self._waiting)
+            waiting = list(self._waiting)[self._max_workers :]  # for those before them there is a thread
         if cancel_futures:
             for future in waiting:
-                if not future.running():
-                    future.cancel()
+                future.cancel()
         self._threads.shutdown(wait=wait)
         self._close_idle()
 
@@ -130,7 +130,7 @@ class HyperExecutor(Executor):
             future.finish(error=exc)
         finally:
             with self._lock:
-                self._waiting.discard(future)
+                self._waiting.pop(future, None)
             self._close_idle()
 
     def _call(self, future: HyperFuture, payload: bytes) -> Any:

@@ -6,11 +6,8 @@ from hyper_kernel.errors import HyperError
 from hyper_kernel.sandbox.words import printable
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
-#: What needs no traceback: the firewall's word for a sandbox that has ended, and input that is not allowed.
-_LINES = {
-    "DeadKernelError": "the sandbox has ended: {}",
-    "StdinNotImplementedError": "the cell asks for input: allow that with --stdin",
-}
+#: What ipykernel raises where nobody may be asked.
+_NO_INPUT = "StdinNotImplementedError"
 
 
 class CellError(Exception):
@@ -28,8 +25,8 @@ class CellError(Exception):
 def sandbox_failure(content: dict[str, Any]) -> CellError:
     """What a cell raised in its sandbox, from the content of its error; its class has the name of that one's."""
     name, text = str(content.get("ename", "")), str(content.get("evalue", ""))
-    if name in _LINES:
-        return line_failure(_LINES[name].format(text))
+    if name == _NO_INPUT:
+        return line_failure("the cell asks for input: allow that with --stdin")
     lines = [str(line) for line in content.get("traceback") or [f"{name}: {text}"]]
     # SECURITY: the guest names it; a class is made, none is found by it.
     kind = type(name, (CellError,), {}) if name.isidentifier() and len(name) < 100 else CellError

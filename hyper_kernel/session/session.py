@@ -18,6 +18,7 @@ from hyper_kernel.client import Client, State
 from hyper_kernel.errors import ConflictError, GuestError, HyperError, LostError, NotFoundError
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.host.tar import TarReader
+from hyper_kernel.sandbox.words import printable
 from hyper_kernel.spec import KernelSpec, Owner, SandboxSpec
 
 #: What a cell shows: the type and the content of a message of Jupyter's protocol.
@@ -26,6 +27,8 @@ Shows = Callable[[str, dict[str, Any]], None]
 Asks = Callable[[str, bool], str]
 
 _SIGINT = 2
+#: What a shim answers in place of a kernel that is gone.
+_DEAD = "DeadKernelError"
 #: The label of sandboxes that sessions start: the process they belong to.
 _LABEL = "hyper.session"
 #: How long a kernel that runs may take to answer, in seconds, and how often it is asked until it is heard.
@@ -225,6 +228,10 @@ class Session:
                 self._kernel.input(asks(str(content.get("prompt", "")), bool(content.get("password"))))
             elif channel == "iopub" and shows:
                 shows(kind, content)
+            if reply is not None and reply.get("ename") == _DEAD:
+                # By what the shim found, or by the kernel's own word, which harms nobody but itself.
+                self.end = EndedError(f"sandbox {self.name} ended: {printable(str(reply.get('evalue')))[:500]}")
+                raise self.end
             if is_idle and reply is not None:
                 return reply
         raise TimeoutError(f"the cell in sandbox {self.name} takes too long")

@@ -14,6 +14,9 @@ from hyper_kernel.client import State
 from hyper_kernel.errors import BusyError, NotFoundError
 from hyper_kernel.sandbox.record import Record
 
+#: No history: it is a database on the disk, whose writes wait for all that others write.
+_OPTIONS = ("--HistoryManager.enabled=False",)
+
 
 class LocalKernels:
     """As ``Client``, as far as a session needs it.
@@ -40,7 +43,7 @@ class LocalKernels:
         path = self.folder / f"{self.started}.json"
         path.write_text(json.dumps({**connection, "key": spec.kernel.key, "signature_scheme": "hmac-sha256"}))
         self.children[ident] = subprocess.Popen(
-            [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", str(path)],
+            [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", str(path), *_OPTIONS],
             cwd=self.folder,
             env=os.environ | {"JPY_PARENT_PID": "1", "IPYTHONDIR": str(self.folder / "ipython")},
             start_new_session=True,

@@ -29,6 +29,7 @@ class Suite:
 
 SUITES = (
     Suite(name="jupyter_kernel_test", paths=("kernel_messages.py",), env={}, budget_s=600),
+    Suite(name="CPython's executors", paths=("executor_calls.py",), env={}, budget_s=1200),
     Suite(
         name="nbval",
         sdist="nbval==0.11.0",

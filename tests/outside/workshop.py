@@ -1,11 +1,13 @@
 """What the suites run in: an environment with their plugins, their unpacked sources, a home of their own."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 from hyper_kernel.paths import find_paths
 
@@ -44,6 +46,24 @@ def unpack(sdist: str, target: Path) -> Path:
         subprocess.run([*download, "--no-binary", package, "--dest", CACHE, sdist], check=True)
     shutil.unpack_archive(archive, target)
     return target / f"{package}-{version}"
+
+
+def load_cpython_futures() -> ModuleType:
+    """CPython's ``test.test_concurrent_futures``: this Python's own, or that of Debian's package of its version."""
+    name = "test.test_concurrent_futures"
+    if importlib.util.find_spec(name):
+        return importlib.import_module(name)
+    version = "{}.{}".format(*sys.version_info[:2])
+    path = CACHE / f"cpython/usr/lib/python{version}/test/test_concurrent_futures.py"
+    if not path.exists():
+        subprocess.run(["apt-get", "download", f"libpython{version}-testsuite"], cwd=CACHE, check=True)
+        (package,) = CACHE.glob(f"libpython{version}-testsuite_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, CACHE / "cpython"], check=True)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_home(root: Path) -> Path:
