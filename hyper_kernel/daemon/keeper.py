@@ -9,6 +9,7 @@ from pathlib import Path
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.shims import Shim, is_running, kill_recorded
 from hyper_kernel.errors import HostError, HyperError
+from hyper_kernel.host.jail import sweep_jails
 from hyper_kernel.paths import Paths
 from hyper_kernel.sandbox.death import Cause, Death, named
 from hyper_kernel.sandbox.record import Record, State
@@ -73,6 +74,7 @@ class Keeper:
                 box.take(last.as_dict())
         if box.shim_pid and is_running(box.shim_pid):
             kill_recorded(box.shim_pid, recorded_s=box.forked_s)
+        sweep_jails()
         box.record.remove_sockets(self._paths)
         if box.is_live:
             log.warning("%s: %s", box, cause.reason)

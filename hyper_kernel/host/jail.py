@@ -18,6 +18,7 @@ from hyper_kernel.host.process import Child, read_parent, watch_exit
 BINARY = "bwrap"
 #: Users that nobody else has, by systemd's UIDS-GIDS: the first of those that it leaves unused; a pid is added.
 FIRST_UID = 0x7000_0000
+_MAX_PID = 1 << 22  # PID_MAX_LIMIT of <linux/threads.h>
 #: The host ends jailed programs before its own when memory runs out; see oom_score_adj in proc(5).
 OOM_SCORE = 800
 _START_S = 20.0
@@ -186,6 +187,49 @@ async def start_jailed(
         yield jailed
 
 
+def sweep_jails() -> list[int]:
+    """End jailed programs whose jail was killed while it was made; their processes.
+
+    bubblewrap's second process asks to die with the first when that has set it up, and does not look whether it is
+    there still: one whose first was killed before waits for ever, or runs without it.
+    """
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _end_orphan(pid)]
+
+
+def _end_orphan(pid: int) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        if not _is_orphan(pid):
+            return False
+        pidfd = os.pidfd_open(pid)
+        try:
+            # SECURITY: looked at again once the descriptor is open, which names the process whatever its number does.
+            if _is_orphan(pid):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                return True
+        finally:
+            os.close(pidfd)
+    return False
+
+
+def _is_orphan(pid: int) -> bool:
+    """Whether it is process 1 of a jail of this user's whose first process is gone.
+
+    :raise OSError, ValueError: it has ended.
+    """
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    uid, numbers = int(status["Uid"].split()[0]), status["NSpid"].split()
+    is_ours = uid == os.getuid() if os.getuid() else FIRST_UID <= uid < FIRST_UID + _MAX_PID
+    if not is_ours or len(numbers) < 2 or numbers[-1] != "1":
+        return False
+    words = _read_words(pid)
+    is_machine = b"-name" in words and words[words.index(b"-name") + 1].startswith(b"hyper-")
+    return is_machine and _read_words(int(status["PPid"]))[0] != BINARY.encode()
+
+
+def _read_words(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def check_made(words: str) -> None:
     """Tell a program that failed from a jail that could not be made.
 
@@ -234,6 +278,7 @@ async def _meet(outer: Child, told: int, said: Callable[[], str]) -> Jailed:
             code = await outer.wait()
     except BaseException:
         await outer.kill()
+        sweep_jails()  # the program may be in the state in which that does not end it
         raise
     check_made(said())
     raise JailError(f"{BINARY} ended with {code}: {said() or 'it said nothing'}", hint=find_remedy())

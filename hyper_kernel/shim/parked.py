@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hyper_kernel.errors import GuestError, HostError, HyperError
+from hyper_kernel.host.jail import sweep_jails
 from hyper_kernel.host.orders import MAX_REASON, do_while_held, receive_order, send_order
 from hyper_kernel.host.process import is_alive, read_start_ticks
 from hyper_kernel.hypervisor import MachineConfig, MachineEnd
@@ -62,7 +63,8 @@ async def park(paths: Paths, shape: Shape, hyperd: socket.socket, source: Source
 
 
 def sweep_parked(paths: Paths) -> None:
-    """Remove the folders of clones that were killed."""
+    """Remove the folders of clones that were killed, and end what is left of their machines."""
+    sweep_jails()
     for folder in paths.parked.glob("*"):
         try:
             pid = int(folder.name)

@@ -3,18 +3,23 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from hyper_kernel.host.jail import FIRST_UID, OOM_SCORE, JailError
+from hyper_kernel.host.jail import FIRST_UID, OOM_SCORE, JailError, jail_argv, plan_identity, sweep_jails
 from hyper_kernel.host.process import is_alive, read_parent, read_start_ticks
 from hyper_kernel.hypervisor import MachineConfig, Tier
 from hyper_kernel.paths import find_paths
+from hyper_kernel.qemu.argv import BINARY
 from hyper_kernel.qemu.driver import Qemu
+from hyper_kernel.qemu.jail import qemu_jail
 from hyper_kernel.rootfs.guest import build_guest
+from tests.fakes.fixtures import wait_until
 from tests.fakes.open_files import assert_no_more_open, count_open
 
 NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -152,11 +157,64 @@ def test_a_start_that_is_given_up_leaves_nothing(config, tmp_path, after_ms):
             async with asyncio.timeout(after_ms / 1000), Qemu().start(config, tmp_path) as machine:
                 await machine.wait_exit()
 
+    sweep_jails()
     before = count_open()
     asyncio.run(work())
     assert_no_more_open(before)
+    assert sweep_jails() == [], "its program lives on"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def children_of(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextlib.contextmanager
+def half_made(jail, words):
+    """A jail whose first process waits before it has set the second one up: the pid of both."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    syscalls = os.memfd_create("syscalls")
+    os.write(syscalls, jail.syscalls)
+    os.lseek(syscalls, 0, os.SEEK_SET)
+    argv = jail_argv(jail, words, syscalls_fd=syscalls, info_fd=writer)
+    identity = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), [])
+    user = {"user": identity.uid, "group": identity.uid, "extra_groups": []} if identity else {}
+    outer = subprocess.Popen(argv, pass_fds=(syscalls, writer), stdin=subprocess.DEVNULL, **user)
+    try:
+        wait_until(lambda: children_of(outer.pid))
+        yield outer, children_of(outer.pid)[0]
+    finally:
+        outer.kill()
+        outer.wait()
+        for fd in (reader, writer, syscalls):
+            os.close(fd)
+
+
+def test_what_a_jail_leaves_that_was_killed_while_it_was_made_is_swept(config):
+    words = [shutil.which(BINARY), "-name", config.name]
+    with half_made(qemu_jail(config), words) as (outer, inner):
+        ticks = read_start_ticks(inner)
+        sweep_jails()
+        assert is_alive(inner, ticks), "a jail that is being made was swept"
+        outer.kill()
+        outer.wait()
+        assert is_alive(inner, ticks), "it ends by itself: then there is nothing to sweep"
+        assert inner in sweep_jails()
+        wait_until(lambda: not is_alive(inner, ticks))
+
+
+def test_a_machine_that_runs_is_not_swept(run):
+    async def look(machine):
+        assert machine.pid not in sweep_jails()
+        assert is_alive(machine.pid, read_start_ticks(machine.pid))
+
+    run(look)
 
 
 def test_a_host_that_cannot_make_the_jail_is_told_what_to_do(config, tmp_path, monkeypatch):
