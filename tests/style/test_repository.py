@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,12 @@ def test_no_path_of_a_machine_and_no_registry_is_named() -> None:
         text = (ROOT / name).read_bytes()
         for word in words:
             assert word.encode() not in text, f"{name} holds {word}"
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports a test file by its base name: two of one name end the whole run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_requirements_are_pinned() -> None:
