@@ -2,6 +2,7 @@
 
 from hyper_kernel import errors
 from hyper_kernel.errors import ConflictError, HyperError, RequestError
+from hyper_kernel.sandbox.words import printable
 
 
 class NotHereError(RequestError):
@@ -36,4 +37,5 @@ def find_status(error: HyperError) -> int:
 def as_json(error: HyperError) -> dict[str, str]:
     """The body of an error's answer: ``message`` and ``hint`` for people, ``kind`` the family's class name."""
     families = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return {"message": str(error), "hint": error.hint, "kind": next(families)}
+    # SECURITY: the message may quote a guest, and clients (docker's for one) write it to a terminal as it comes.
+    return {"message": printable(str(error)), "hint": error.hint, "kind": next(families)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.shims import Shim, is_running, kill_recorded
-from hyper_kernel.errors import HostError, HyperError
+from hyper_kernel.errors import HostError, HyperError, LostError
 from hyper_kernel.host.jail import sweep_jails
 from hyper_kernel.paths import Paths
 from hyper_kernel.sandbox.death import Cause, Death, named
@@ -21,16 +21,19 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 #: How long a sandbox that was told to end may take: an orderly power-off has 5 s of its own, and emulation is slow.
 EXIT_S = 15.0
+#: How often a shim is asked whether it is there, and how long it may then take to say so, in seconds.
+_ASK_EVERY_S, _ANSWER_S = 30.0, 60.0
 #: The exit code of a sandbox that was killed.
 KILLED = 137
 SHIM_KILLED = named(Death.HOST_LOST, "the shim was killed")
 
 
 class Keeper:
-    """Keeps the connections to shims, and buries sandboxes whose shim is dead."""
+    """Keeps the connections to shims, and buries sandboxes whose shim is dead or hangs."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, ask_every_s: float = _ASK_EVERY_S, answer_s: float = _ANSWER_S) -> None:
         self._paths = paths
+        self._ask_every_s, self._answer_s = ask_every_s, answer_s
         self._watches: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -109,7 +112,10 @@ class Keeper:
 
     async def _watch(self, box: Box, shim: Shim) -> None:
         """Wait for the end of a control connection, and see to it that the record tells the truth after it."""
-        await shim.wait_closed()
+        while not await self._ends(shim):
+            # SECURITY: a shim that its guest brought to a halt keeps no limit any more: it is asked, and killed.
+            if not await self._answers(shim):
+                self.bury(box, named(Death.HOST_LOST, f"the shim did not answer for {self._answer_s:g} s"))
         if self._closing:
             return
         if box.is_live:
@@ -119,6 +125,26 @@ class Keeper:
             if not box.record.spec.auto_remove:  # else it goes next
                 box.save()
             box.publish()
+
+    async def _ends(self, shim: Shim) -> bool:
+        """Whether the connection ends before it is time to ask."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._ask_every_s):
+                await shim.wait_closed()
+                return True
+        return False
+
+    async def _answers(self, shim: Shim) -> bool:
+        """Whether a shim answers in time; one whose connection has ended meanwhile need not."""
+        ending = asyncio.create_task(shim.wait_closed())
+        asking = asyncio.create_task(shim.request("ping", deadline_s=self._answer_s))
+        try:
+            await asyncio.wait({ending, asking}, return_when=asyncio.FIRST_COMPLETED)
+            return ending.done() or not isinstance(asking.exception(), LostError)
+        finally:
+            ending.cancel()
+            asking.cancel()
+            await asyncio.gather(ending, asking, return_exceptions=True)
 
     async def _look_for(self, box: Box) -> None:
         """The connection broke though the sandbox was live: connect again, or find out that the shim is dead."""

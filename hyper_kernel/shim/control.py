@@ -103,7 +103,9 @@ class Control:
     async def _answer(self, frames: Frames, message: dict[str, Any]) -> None:
         number, op, args = message["id"], message["op"], message.get("args", {})
         try:
-            if op == "watch":
+            if op == "ping":
+                reply = {"id": number, "result": {}}
+            elif op == "watch":
                 self._watchers.add(frames)
                 reply = {"id": number, "result": {"record": self._shim.record_dict()}}
             else:

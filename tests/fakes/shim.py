@@ -229,6 +229,8 @@ class FakeShim:
         if op == "watch":
             self.watchers.add(frames)
             return {"record": self.record.as_dict()}
+        if op == "ping":
+            return {}
         if op == "stats":
             return {"guest": {"processes": 3}}
         if op == "kill":

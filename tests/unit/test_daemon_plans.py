@@ -186,6 +186,7 @@ def test_every_family_of_errors_has_a_status_and_comes_back_as_itself():
         if family.__module__ == errors.__name__:
             assert as_json(error) == {"message": "what", "hint": "do", "kind": family.__name__}
     assert find_status(daemon_errors.AlreadyError("x")) == 304
+    assert as_json(errors.GuestError("no \x1b]0;title\x07 such\x9b"))["message"] == "no ?]0;title? such?"
     assert as_json(NotHereError("x"))["kind"] == "RequestError"
 
 
