@@ -44,6 +44,26 @@ class EndedError(GuestError):
     """A sandbox, or the kernel in it, has ended; the message says why."""
 
 
+class _KernelClient(BlockingKernelClient):
+    """Tells when its stdin channel is there: a kernel that asks on it earlier asks nobody, and waits for ever.
+
+    A router drops what is for a peer that it does not know (zmq_socket(7)).
+    """
+
+    #: Says so once, from the moment of connecting on.
+    stdin_monitor: zmq.Socket[bytes]
+
+    def connect_stdin(self, identity: bytes | None = None) -> zmq.Socket[bytes]:
+        """As jupyter_client's, but watched before it connects."""
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        socket.linger = 1000
+        if identity:
+            socket.identity = identity
+        self.stdin_monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        socket.connect(self._make_url("stdin"))
+        return socket
+
+
 class Session:
     """A kernel that runs in a sandbox of its own; made by :meth:`start`. For one thread at a time.
 
@@ -63,7 +83,7 @@ class Session:
         #: How it ended; None while it lives, as far as is known.
         self.end: HyperError | None = None
         self._is_closed = False
-        self._kernel = BlockingKernelClient(context=_context(os.getpid()))
+        self._kernel = _KernelClient(context=_context(os.getpid()))
         signing: dict[str, Any] = {"key": key.encode(), "signature_scheme": "hmac-sha256"}
         self._kernel.load_connection_info(cast("KernelConnectionInfo", started["connection"] | signing))
         self._monitor = self._kernel.shell_channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -194,7 +214,7 @@ class Session:
         self._kernel.stop_channels()
 
     def _connect(self) -> None:
-        """Wait until the kernel has answered and its outputs are heard."""
+        """Wait until the kernel has answered, its outputs are heard, and it can ask for input."""
         deadline_s, version, is_heard = time.monotonic() + _READY_S, None, False
         while version is None or not is_heard:
             if time.monotonic() > deadline_s:
@@ -207,6 +227,10 @@ class Session:
                     version = message["content"].get("language_info") or {}
                 if is_heard and version is not None:
                     break
+        if not self._kernel.stdin_monitor.poll(max(0, int(1000 * (deadline_s - time.monotonic())))):
+            raise EndedError(f"the kernel of sandbox {self.name} cannot ask for input", hint="look with: hyper ps -a")
+        self._kernel.stdin_channel.socket.disable_monitor()
+        self._kernel.stdin_monitor.close()
         if version.get("name") == "python":
             words = str(version.get("version")).split(".")[:2]
             self.python = tuple(int(word) for word in words if word.isdigit())

@@ -45,6 +45,12 @@ def test_a_cell_asks_and_is_answered(session):
     assert take_variables(session, ["answer"]) == {"answer": "me"}
 
 
+def test_the_first_cell_may_ask(kernels):
+    for _ in range(8):  # it took half of them too early
+        with Session.start(kernels, SandboxSpec()) as session:
+            session.execute("answer = input()", asks=lambda prompt, secret: "me", deadline_s=time.monotonic() + 20)
+
+
 def test_variables_go_in_and_out(session):
     put_variables(session, pack_variables({"a": numpy.arange(3), "b": {"k": (1, 2)}}))
     session.execute("c = a * 2")
