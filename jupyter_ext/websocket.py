@@ -29,6 +29,8 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
         self._held: deque[tuple[Any, list[bytes]]] | None = None
         self._held_size = 0
         self._is_cut = False
+        #: The header of the request to which what was missed last belongs.
+        self._parent: dict[str, Any] = {}
         self._greeted = asyncio.Event()
         #: Messages that were among the missed, and may come a second time.
         self._seen: set[str] = set()
@@ -100,17 +102,22 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
         held, self._held = self._held or deque(), None
         limit, self.limit_rate = self.limit_rate, False  # it took its time; it only comes at once
         try:
-            for channel, parts in messages:
+            for channel, parts, follows_cut in messages:
+                if follows_cut:
+                    self._mark_cut()
                 self._seen.add(self._read_id(parts))
+                if channel == "iopub":
+                    self._parent = self._unpack(parts, 1)
                 super().handle_outgoing_message(channel, parts)
             if self._is_cut:
-                self._mark_cut(messages)
+                self._mark_cut()
             for stream, message in held:
                 self._pass_on(stream, message)
         finally:
             self.limit_rate = limit
 
-    async def _take_missed(self, sandbox: str) -> list[tuple[str, list[bytes]]]:
+    async def _take_missed(self, sandbox: str) -> list[tuple[str, list[bytes], bool]]:
+        """Channel, parts, and whether what came before is lost."""
         hyperd = self._app.hyperd
         try:
             missed = await hyperd.call(hyperd.reader.take_missed, sandbox)
@@ -119,7 +126,10 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
             self._is_cut = True
             return []
         self._is_cut = self._is_cut or missed["is_cut"]
-        return [(each["channel"], [base64.b64decode(part) for part in each["parts"]]) for each in missed["messages"]]
+        return [
+            (each["channel"], [base64.b64decode(part) for part in each["parts"]], each["follows_cut"])
+            for each in missed["messages"]
+        ]
 
     def _pass_on(self, stream: Any, message: list[Any]) -> None:
         if self._seen:
@@ -129,10 +139,10 @@ class HyperWebsocketConnection(ZMQChannelsWebsocketConnection):
                 return
         super().handle_outgoing_message(stream, message)
 
-    def _mark_cut(self, messages: list[tuple[str, list[bytes]]]) -> None:
+    def _mark_cut(self) -> None:
         """Say so in the cell in which it was cut, or in none where that is not known."""
-        parents = [self._unpack(parts, 1) for channel, parts in messages if channel == "iopub"]
-        self.write_stderr(_CUT, parents[-1] if parents else {})
+        self._is_cut = False
+        self.write_stderr(_CUT, self._parent)
 
     def _read_id(self, parts: list[Any]) -> str:
         return str(self._unpack(parts, 0).get("msg_id"))

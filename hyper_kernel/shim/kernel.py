@@ -98,7 +98,7 @@ class Kernel:
                 await self.splice.end_cells(_ENDED, cause.reason)
 
     async def write_missed(self, path: Path) -> dict[str, Any]:
-        """Write what it said while nobody heard it, a message a line: ``{"channel", "parts": [base64]}``.
+        """Write what it said while nobody heard it, a message a line: ``{channel, parts: [base64], follows_cut}``.
 
         :return: ``is_cut``: whether that is not all.
         :raise HostError: the disk refuses.
@@ -108,7 +108,8 @@ class Kernel:
             with path.open("w") as file:
                 for message in (message for each in missed for message in each.messages()):
                     parts = [base64.b64encode(part).decode() for part in message.parts]
-                    file.write(json.dumps({"channel": message.channel, "parts": parts}) + "\n")
+                    line = {"channel": message.channel, "parts": parts, "follows_cut": message.follows_cut}
+                    file.write(json.dumps(line) + "\n")
         except OSError as exc:
             raise HostError(f"cannot keep what the kernel said: {exc}", hint="free some space") from exc
         return {"is_cut": any(each.is_cut for each in missed)}

@@ -197,11 +197,15 @@ def test_off_keeps_nothing_alive(root, client):
 class Missed:
     """hyperd, as the websocket asks it."""
 
-    def __init__(self, messages, is_cut=False):
+    def __init__(self, messages, is_cut=False, cut_before=-1):
         self.answer = {
             "messages": [
-                {"channel": channel, "parts": [base64.b64encode(part).decode() for part in parts]}
-                for channel, parts in messages
+                {
+                    "channel": channel,
+                    "parts": [base64.b64encode(part).decode() for part in parts],
+                    "follows_cut": number == cut_before,
+                }
+                for number, (channel, parts) in enumerate(messages)
             ],
             "is_cut": is_cut,
         }
@@ -283,6 +287,22 @@ def test_where_something_is_lost_is_said_in_the_cell(monkeypatch):
         texts = made.texts()
         assert (texts[0], texts[2]) == ("one", "two")
         assert b"is lost" in made.sent[1]
+        assert cell["header"]["msg_id"].encode() in made.sent[1]
+
+    asyncio.run(scenario())
+
+
+def test_where_something_is_lost_in_between_is_said_there(monkeypatch):
+    async def scenario():
+        missed = Missed([])
+        made = Connected(missed, monkeypatch)
+        cell = made.session.msg("execute_request", {})
+        messages = [("iopub", made.message(text, parent=cell)) for text in ("first", "last")]
+        missed.answer = Missed(messages, is_cut=True, cut_before=1).answer
+        await made.caught_up()
+        first, cut, last = made.texts()
+        assert (first, last) == ("first", "last")
+        assert "is lost" in cut
         assert cell["header"]["msg_id"].encode() in made.sent[1]
 
     asyncio.run(scenario())
