@@ -64,6 +64,12 @@ def test_svg_of_matplotlib_is_xml_with_its_own_names():
     assert 'id="hk-DejaVuSans-31"' in shown and "1\u00a0&lt; 2" in shown.replace("&#160;", "\u00a0")
 
 
+def test_svg_gets_no_namespace_that_it_did_not_name():
+    assert kept("image/svg+xml", '<svg width="9"><circle r="4"></circle></svg>').startswith('<svg width="9">')
+    linked = kept("image/svg+xml", '<svg><use xlink:href="#a"></use></svg>')
+    assert linked.startswith('<svg xmlns:xlink="http://www.w3.org/1999/xlink"><use xlink:href="#hk-a"')
+
+
 OTHER_TYPES = """
 application/javascript application/x-javascript text/javascript text/ecmascript application/ecmascript application/pdf
 application/vnd.jupyter.es6-rich-output application/vnd.bokehjs_exec.v0+json application/vnd.bokehjs_load.v0+json
