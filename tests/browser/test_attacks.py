@@ -54,8 +54,10 @@ def _touch(notebook: NotebookPage, attacks: list[Attack]) -> None:
         output = notebook.output(number)
         bait = output.get_by_text(attack.bait).or_(output.get_by_alt_text(attack.bait)).filter(visible=True)
         for one in bait.all() if attack.then in ("click", "hover") else []:
-            getattr(one, attack.then)(force=True, no_wait_after=True)
-            notebook.wait_until_drawn()
+            for _ in range(2 if attack.then == "hover" else 1):  # it may have moved away under the mouse
+                notebook.page.mouse.move(0, 0)
+                getattr(one, attack.then)(force=True, no_wait_after=True)
+                notebook.wait_until_drawn()
 
 
 def _ask(notebook: NotebookPage, attacks: list[Attack]) -> None:
