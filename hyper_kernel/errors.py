@@ -20,27 +20,43 @@ class HyperError(Exception):
 
     :param message: one sentence, for people: what failed, on what.
     :param hint: one sentence or command: what to do next; empty where nothing is known.
+    :cvar http_status: what a door that speaks HTTP answers it with.
     """
+
+    http_status = 500
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def family(self) -> str:
+        """The name of the narrowest class of this module that it belongs to: what another process can know it by."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
 
 class RequestError(HyperError):
     """The request is wrong: fix it and ask again."""
+
+    http_status = 400
 
 
 class NotFoundError(RequestError):
     """What the request names does not exist."""
 
+    http_status = 404
+
 
 class ConflictError(RequestError):
     """The request does not fit the state of what it names (a name in use, a sandbox that is not running)."""
 
+    http_status = 409
+
 
 class DeniedError(HyperError):
     """Policy refuses; asking again will not help."""
+
+    http_status = 403
 
 
 class HostError(HyperError):
@@ -50,13 +66,19 @@ class HostError(HyperError):
 class BusyError(HyperError):
     """Not now: retry later."""
 
+    http_status = 503
+
 
 class GuestError(HyperError):
     """The guest failed or broke the contract."""
 
+    http_status = 502
+
 
 class LostError(HyperError):
     """The outcome is unknown: look before you retry."""
+
+    http_status = 504
 
 
 class InternalError(HyperError):

@@ -28,7 +28,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 
 from hyper_kernel import __version__
-from hyper_kernel.daemon.errors import as_json, find_status
+from hyper_kernel.daemon.errors import as_json
 from hyper_kernel.daemon.routing import API_VERSION, MIN_API_VERSION, Answer, Routes, strip_version
 from hyper_kernel.errors import ConflictError, HyperError, InternalError, NotFoundError, RequestError
 
@@ -291,7 +291,7 @@ class Server(HTTPServerConnectionDelegate):
             body = as_json(error)
             if error.hint and call.is_foreign and not isinstance(error, NotFoundError | ConflictError):
                 body["message"] += f": {error.hint}"  # Docker's clients show the message alone
-            await call.send(Answer(status=find_status(error), body=body))
+            await call.send(Answer(status=error.http_status, body=body))
             call.finish()
 
 

@@ -15,18 +15,6 @@ from jupyter_ext.hyperd import Hyperd
 if TYPE_CHECKING:
     from jupyter_ext.app import HyperKernelApp
 
-#: Which HTTP status an error is answered with, from narrow to wide; as hyperd has it (a test holds them together).
-STATUS: tuple[tuple[type[HyperError], int], ...] = (
-    (errors.NotFoundError, 404),
-    (errors.ConflictError, 409),
-    (errors.RequestError, 400),
-    (errors.DeniedError, 403),
-    (errors.BusyError, 503),
-    (errors.GuestError, 502),
-    (errors.LostError, 504),
-    (errors.HostError, 500),
-    (errors.InternalError, 500),
-)
 #: A body that is longer is no request of ours, in bytes.
 _MAX_BODY = 1 << 20
 
@@ -85,11 +73,10 @@ class HyperHandler(APIHandler):
     def refuse(self, error: HyperError, status: int = 0) -> None:
         """Answer with an error.
 
-        :param status: zero: as the table says.
+        :param status: zero: the error's own.
         """
-        self.set_status(status or find_status(error))
-        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-        self.finish({"message": str(error), "hint": error.hint, "kind": kind})
+        self.set_status(status or error.http_status)
+        self.finish({"message": str(error), "hint": error.hint, "kind": error.family})
 
 
 def answers(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
@@ -112,11 +99,6 @@ def answers(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[No
     return inner
 
 
-def find_status(error: HyperError) -> int:
-    """The HTTP status of an error."""
-    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
-
-
 def as_error(status: int, message: str) -> HyperError:
     """The error that fits an answer of tornado's or the server's own."""
     families = {404: errors.NotFoundError, 409: errors.ConflictError, 403: errors.DeniedError, 503: errors.BusyError}
@@ -126,4 +108,4 @@ def as_error(status: int, message: str) -> HyperError:
 
 def as_http(error: HyperError) -> HTTPError:
     """An error for those who only know tornado's: websockets that are refused."""
-    return HTTPError(find_status(error), str(error).replace("%", "%%"))
+    return HTTPError(error.http_status, str(error).replace("%", "%%"))

@@ -11,7 +11,7 @@ from hyper_kernel import errors
 from hyper_kernel.daemon import docker_json
 from hyper_kernel.daemon import errors as daemon_errors
 from hyper_kernel.daemon.create_body import plan_argv, plan_sandbox
-from hyper_kernel.daemon.errors import NotHereError, as_json, find_status
+from hyper_kernel.daemon.errors import NotHereError, as_json
 from hyper_kernel.daemon.events import KEPT, Events
 from hyper_kernel.daemon.filters import CONTAINER_FILTERS, _is_match, parse_filters
 from hyper_kernel.daemon.logs import LogQuery, _render, _tail, parse_tail, parse_time
@@ -128,7 +128,7 @@ def test_what_a_sandbox_does_not_have_is_refused_and_not_ignored(host):
     with pytest.raises(NotHereError) as caught:
         plan(host)
     assert caught.value.hint
-    assert find_status(caught.value) == 501
+    assert caught.value.http_status == 501
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_every_family_of_errors_has_a_status_and_comes_back_as_itself():
     families = [errors.RequestError, *errors.RequestError.__subclasses__(), *errors.HyperError.__subclasses__()]
     for family in families:
         error = family("what", hint="do")
-        assert find_status(error) != 200
+        assert error.http_status >= 400
         if family.__module__ == errors.__name__:
             assert as_json(error) == {"message": "what", "hint": "do", "kind": family.__name__}
-    assert find_status(daemon_errors.AlreadyError("x")) == 304
+    assert daemon_errors.AlreadyError("x").http_status == 304
     assert as_json(errors.GuestError("no \x1b]0;title\x07 such\x9b"))["message"] == "no ?]0;title? such?"
     assert as_json(NotHereError("x"))["kind"] == "RequestError"
 

@@ -8,9 +8,7 @@ import pytest
 from jupyter_server.auth import Authorizer
 from tornado.httpclient import HTTPClientError
 
-from hyper_kernel.daemon import errors as hyperd_errors
 from hyper_kernel.jupyter import kernelspec
-from jupyter_ext.handlers import base
 from tests.fakes.fixtures import shell
 from tests.unit.ext_schema import API, METHODS, check, check_named, operations
 from tests.unit.ext_server import serving
@@ -139,11 +137,6 @@ def test_reading_starts_no_hyperd(root, fake_home):
 
     asyncio.run(scenario())
     assert not (fake_home / "run" / "hyperd.sock").exists()
-
-
-def test_statuses_of_errors_are_hyperds():
-    for kind, status in base.STATUS:
-        assert hyperd_errors.find_status(kind("x")) == status
 
 
 def test_a_program_and_a_kernel_through_all_that_can_be_asked(root, client):
