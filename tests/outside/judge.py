@@ -75,7 +75,7 @@ def run_suite(suite: Suite, python: Path, folder: Path, log: Path) -> Verdict:
     """
     source = workshop.unpack(suite.sdist, folder) if suite.sdist else workshop.FOLDER
     report = folder / "report.xml"
-    argv = [python, *PYTEST, f"--junitxml={report}", *suite.args, *suite.paths]
+    argv = [python, *PYTEST, f"--rootdir={source}", f"--junitxml={report}", *suite.args, *suite.paths]
     env = workshop.environment(python, workshop.make_home(folder / "home")) | suite.env
     with open(log, "w") as output:
         subprocess.run(
@@ -87,21 +87,32 @@ def run_suite(suite: Suite, python: Path, folder: Path, log: Path) -> Verdict:
             timeout=suite.budget_s,
             check=False,
         )
-    return Verdict(read_report(report), log.read_text(errors="replace"))
+    return Verdict(read_report(report, source), log.read_text(errors="replace"))
 
 
-def read_report(report: Path) -> dict[str, str]:
-    """Outcomes by node id, of pytest's JUnit report; nothing where pytest did not come to write one."""
+def read_report(report: Path, source: Path) -> dict[str, str]:
+    """Outcomes by node id, of pytest's JUnit report; nothing where pytest did not come to write one.
+
+    :param source: the folder of the tests, which the report's names begin at.
+    """
     if not report.exists():
         return {}
     found = {}
     for case in ET.parse(report).iter("testcase"):
-        module = case.attrib["file"].removesuffix(".py").replace("/", ".")
-        classes = case.attrib["classname"].removeprefix(module).strip(".")
-        test = "::".join(filter(None, (case.attrib["file"], classes.replace(".", "::"), case.attrib["name"])))
+        test = f"{_find_class(case.attrib['classname'], source)}::{case.attrib['name']}"
         kinds = {child.tag for child in case}
         failed = kinds & {"failure", "error"}
         # A test has two entries when its teardown fails too: the worse one counts.
         if failed or found.get(test) != "failed":
             found[test] = "failed" if failed else "skipped" if "skipped" in kinds else "passed"
     return found
+
+
+def _find_class(name: str, source: Path) -> str:
+    """The node id of a class, or of a module: its dotted name tells both (its file is where the test was inherited)."""
+    words = name.split(".")
+    for count in range(len(words), 0, -1):
+        path = "/".join(words[:count]) + ".py"
+        if (source / path).is_file():
+            return "::".join([path, *words[count:]])
+    return name
