@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,15 +33,18 @@ class LocalKernels:
         self.specs = {}
         self.names: dict[str, str] = {}
         self.started = 0
+        self._lock = threading.Lock()
 
     def start_kernel(self, spec):
         if len(self.children) >= self.room:
             raise BusyError("no room")
-        self.started += 1
-        ident = f"{self.started:064x}"
+        with self._lock:  # threads start sandboxes side by side
+            self.started += 1
+            number = self.started
+        ident = f"{number:064x}"
         ports = {f"{name}_port": number for number, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1)}
-        connection = {"transport": "ipc", "ip": str(self.folder / f"k{self.started}"), **ports}
-        path = self.folder / f"{self.started}.json"
+        connection = {"transport": "ipc", "ip": str(self.folder / f"k{number}"), **ports}
+        path = self.folder / f"{number}.json"
         path.write_text(json.dumps({**connection, "key": spec.kernel.key, "signature_scheme": "hmac-sha256"}))
         self.children[ident] = subprocess.Popen(
             [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", str(path), *_OPTIONS],
@@ -51,7 +55,7 @@ class LocalKernels:
             stderr=subprocess.DEVNULL,
         )
         self.specs[ident] = spec
-        self.names[ident] = f"fake_{self.started}"
+        self.names[ident] = f"fake_{number}"
         return {"id": ident, "name": self.names[ident], "connection": connection}
 
     def rename(self, ident, name):

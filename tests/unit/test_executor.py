@@ -128,6 +128,7 @@ def test_a_call_that_runs_is_cancelled_by_removing_its_sandbox(kernels):
     with HyperExecutor(1, client=kernels) as executor:
         running, waiting = executor.submit(time.sleep, 100), executor.submit(abs, -1)
         while not running.timeline.sandbox:
+            assert not running.done(), running.exception()
             time.sleep(0.01)  # futures have no event for that
         assert running.running() and not waiting.running()
         assert running.cancel() and running.cancelled()
