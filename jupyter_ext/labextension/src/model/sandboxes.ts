@@ -12,6 +12,8 @@ const SCHEMA = 'https://events.hyper-kernel.org/sandbox/v1';
 /** How often the server is asked while nobody looks at figures: events tell the rest. */
 const CALM_MS = 30_000;
 const LONGEST_MS = 120_000;
+/** A sandbox is new for so long, in seconds. */
+const NEW_S = 60;
 
 /** See {@link ISandboxes}. A hidden tab asks nothing; when it is seen again, it asks at once. */
 export class Sandboxes implements ISandboxes {
@@ -89,8 +91,9 @@ export class Sandboxes implements ISandboxes {
     });
   }
 
+  /** Often while somebody looks, and until what has just started was measured for the first time. */
   private _pace(): void {
-    const interval = this._watchers ? this._interval : CALM_MS;
+    const interval = this._watchers || this._all.some(isUnmeasured) ? this._interval : CALM_MS;
     if (this._poll.frequency.interval !== interval) {
       this._poll.frequency = { interval, backoff: true, max: LONGEST_MS };
     }
@@ -123,6 +126,7 @@ export class Sandboxes implements ISandboxes {
       history.set(id, cpu_percent === null ? samples : remember(samples, measured_s, cpu_percent));
     }
     this._history = history;
+    this._pace();
   }
 
   private _hear(event: Event.Emission): void {
@@ -139,6 +143,10 @@ export class Sandboxes implements ISandboxes {
   private _status: Status | null = null;
   private _problem = '';
   private _history = new Map<string, readonly Sample[]>();
+}
+
+function isUnmeasured({ state, usage, started_s }: Sandbox): boolean {
+  return state === 'running' && usage.memory_bytes === null && Date.now() / 1000 - started_s < NEW_S;
 }
 
 function isSame(one: Sandbox, other: Sandbox): boolean {
