@@ -16,13 +16,18 @@ class Pictures:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def take(self, name: str, of: Page | Locator, margin: int = 0) -> None:
-        """What is seen of a page, or of a part of it and so many pixels around it."""
+    def take(self, name: str, of: Page | Locator, margin: int = 0, height: int = 0) -> None:
+        """What is seen of a page, or of a part of it and so many pixels around it.
+
+        :param height: only its upper part.
+        """
         if self._folder is None:
             return
         page = of if isinstance(of, Page) else of.page
         page.mouse.move(0, 0)
         clip = None if isinstance(of, Page) else _around(of.bounding_box(), margin, page.viewport_size)
+        if height:
+            clip = (clip or {"x": 0, "y": 0, "width": page.viewport_size["width"]}) | {"height": height}
         shot = Image.open(BytesIO(page.screenshot(clip=clip, animations="disabled", caret="hide"))).convert("RGB")
         small = shot.quantize(_COLOURS, dither=Image.Dither.NONE)
         small.save(self._folder / f"{name}.png", optimize=True)
