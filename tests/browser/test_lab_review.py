@@ -108,12 +108,14 @@ def test_what_both_sides_changed_is_taken_over_by_force_alone(desk):
     assert notes.read_text() == "The sandbox has read them.\n"
 
 
-def test_what_changed_since_it_was_looked_at_is_not_taken_over(desk):
+def test_what_is_taken_over_is_what_was_looked_at(desk):
+    """The sandbox writes to a file after it was shown: that stays a change of its own."""
     choose(desk, "clean.py").check()
     desk.bring(NAME)
     desk.notebook.cell(0).locator(".cm-content").fill("print(open('clean.py', 'a').write('import os\\n'))")
     expect(desk.run(0)).to_have_text("10", timeout=SLOW_MS)
     desk.bring(f"Changes of {NAME}")
     desk.changes.get_by_role("button", name="Apply 1").click()
-    expect(desk.changes.get_by_role("status")).to_contain_text("Not taken over: clean.py", timeout=SLOW_MS)
-    assert (desk.server.folder / "clean.py").read_text() == BEFORE
+    expect(change(desk, "clean.py")).to_contain_text(f"{len(AFTER) + 10} B", timeout=SLOW_MS)
+    assert (desk.server.folder / "clean.py").read_text() == AFTER
+    expect(show(desk, "clean.py").locator(".cm-merge-b .cm-changedLine")).to_have_text("import os", timeout=SLOW_MS)
