@@ -12,6 +12,9 @@ const SCHEMA = 'https://events.hyper-kernel.org/sandbox/v1';
 /** How often the server is asked while nobody looks at figures: events tell the rest. */
 const CALM_MS = 30_000;
 const LONGEST_MS = 120_000;
+/** After so long without an answer people are told, in milliseconds: the answer itself may take a minute more. */
+const SLOW_MS = 10_000;
+const SLOW = 'No answer for 10 s: hyperd or the Jupyter server is busy, or hangs. What is shown may be old.';
 /** A sandbox is new for so long, in seconds. */
 const NEW_S = 60;
 
@@ -100,6 +103,10 @@ export class Sandboxes implements ISandboxes {
   }
 
   private async _ask(): Promise<void> {
+    const slow = setTimeout(() => {
+      this._problem = SLOW;
+      this.changed.emit();
+    }, SLOW_MS);
     try {
       const [status, all] = await Promise.all([this.api.status(), this.api.sandboxes()]);
       this._status = status;
@@ -109,6 +116,7 @@ export class Sandboxes implements ISandboxes {
       this._problem = words(error);
       throw error; // the poll backs off
     } finally {
+      clearTimeout(slow);
       this.changed.emit();
     }
   }
