@@ -216,11 +216,13 @@ def test_two_notebooks_at_once(desk):
 
 def test_running_lists_both(desk):
     desk.show(RUNNING)
-    items = desk.page.locator(f"#{RUNNING} .jp-RunningSessions-section", has_text="Sandboxes")
+    side = desk.page.locator(f"#{RUNNING}")
+    expect(side.get_by_text("Stop All")).to_be_visible()
     for name in (NAME, "second.ipynb"):
-        expect(items.get_by_text(name).first).to_be_visible()
-    items.get_by_text("second.ipynb").first.click()
-    expect(desk.tab("second.ipynb")).to_have_attribute("aria-selected", "true")
+        sandbox = side.locator(".jp-RunningSessions-item", has_text=re.compile(rf"^{name}\s*(idle|busy)$"))
+        expect(sandbox).to_have_count(1)
+        sandbox.get_by_text(name).click()
+        expect(desk.tab(name)).to_have_attribute("aria-selected", "true")
 
 
 def test_stop_from_the_panel(desk):
@@ -231,7 +233,6 @@ def test_stop_from_the_panel(desk):
     expect(desk.panel.get_by_text("1 sandbox runs")).to_be_visible(timeout=SLOW_MS)
     desk.bring("second.ipynb")
     expect(desk.shield).to_have_text("No kernel", timeout=SLOW_MS)
-    desk.close_tab("second.ipynb")
     assert len(Client().sandboxes()) == 1
 
 
