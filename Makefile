@@ -35,8 +35,12 @@ fuzz: .venv/installed ## let every fuzzer have a million inputs; takes an hour
 outside: setup ## suites and clients that others wrote, against our kernels
 	@$(BIN)/pytest tests/outside
 
-browser: setup test-packages ## attacks on the person's browser, and what must still show, in a real JupyterLab
+browser: setup test-packages ## in a real JupyterLab: a person's way through it, attacks on their browser, and what must still show
 	@$(BIN)/pytest tests/browser
+
+pictures: setup test-packages ## take the README's pictures anew
+	@$(BIN)/pytest tests/browser/test_lab_journey.py tests/browser/test_lab_deaths.py tests/browser/test_lab_review.py \
+		--pictures docs
 
 bench: setup ## how fast and how small, as ratios
 	@$(BIN)/python -m tests.performance
@@ -82,4 +86,4 @@ packages:
 test-packages:
 	@sh hyper_kernel/host/install_packages.sh tests/packages.txt
 
-.PHONY: help demo lab setup labextension test check fix fuzz outside browser bench test-kvm bench-kvm freeze clean packages test-packages
+.PHONY: help demo lab setup labextension test check fix fuzz outside browser pictures bench test-kvm bench-kvm freeze clean packages test-packages

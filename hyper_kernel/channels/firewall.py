@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyper_kernel.channels.asked import MAX_PROMPTS, Asked
@@ -54,12 +54,12 @@ class Firewall:
             kind = str(header.get("msg_type"))
             meter.add(MESSAGE_COST)
             if not self._may_pass(channel, kind, parent.get("msg_id"), meter, sum(map(len, parts))):
-                self._count(header, ["message over the limit of output" if channel == "iopub" else "answer unasked"])
+                self._count(header, {"message over the limit of output" if channel == "iopub" else "answer unasked": 1})
                 return None
             # SECURITY: what goes on is what was read here, written anew: no receiver can read it in another way.
             content, metadata = read_json(parts[3]), read_json(parts[2])
             screened = self._policy.screen(channel, kind, content, metadata)
-            self._count(header, screened.removed)
+            self._count(header, screened.counts)
             self._note_end(channel, kind, content, parent)
             if screened.content is None:
                 return None
@@ -96,11 +96,11 @@ class Firewall:
         if is_idle or (channel == "shell" and kind == "execute_reply"):
             self._cells.end(parent.get("msg_id"))
 
-    def _count(self, header: dict[str, Any], removed: Sequence[str]) -> None:
+    def _count(self, header: dict[str, Any], removed: Mapping[str, int]) -> None:
         if not removed or header.get("msg_id") in self._counted:
             return
         self._counted.append(header.get("msg_id"))
-        for what in removed:
+        for what, count in removed.items():
             # SECURITY: the guest chooses some of these names.
             if what in self.removed or len(self.removed) < _MAX_KINDS:
-                self.removed[what[:100]] += 1
+                self.removed[what[:100]] += count

@@ -286,7 +286,7 @@ class HyperProvisioner(KernelProvisionerBase):
             return None
         assert spec.kernel is not None  # every spec of ours has one
         try:
-            if wish.image != self._wish.image:
+            if (wish.image or self.image) != (self._wish.image or self.image):
                 raise ConflictError("another image is wished for")
             machine = spec if wish != self._wish else None
             return await _call(self._client.restart_kernel, self._sandbox, spec.kernel, machine)

@@ -4,7 +4,7 @@ Running a cell marks its output trusted in JupyterLab, so active content would a
 I/O; the firewall of the channels asks it for each message.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyper_kernel.policy.comms import Comms
@@ -25,6 +25,8 @@ class Screened:
     metadata: dict[str, Any]
     #: What was taken out, in words for people: ("1 script", "application/javascript").
     removed: tuple[str, ...] = ()
+    #: The same as kinds and how often: {"script": 2}.
+    counts: dict[str, int] = field(default_factory=dict)
     #: Whether the message's binary buffers may go along.
     keep_buffers: bool = True
 
@@ -64,7 +66,8 @@ class OutputPolicy:
             removed.add(f"message of type {msg_type}")
             kept = None
         # SECURITY: binary data are for widgets alone, which say where they go.
-        return Screened(kept, _safe_metadata(metadata), removed.words(), keep_buffers=is_comm and kept is not None)
+        keep_buffers = is_comm and kept is not None
+        return Screened(kept, _safe_metadata(metadata), removed.words(), removed.counts(), keep_buffers=keep_buffers)
 
 
 def _safe_metadata(metadata: dict[str, Any]) -> dict[str, Any]:

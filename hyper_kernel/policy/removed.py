@@ -32,6 +32,10 @@ class Removed:
     def __bool__(self) -> bool:
         return bool(self._counts)
 
+    def counts(self) -> dict[str, int]:
+        """:return: how often each kind was taken out, by its name."""
+        return dict(self._counts)
+
     def words(self) -> tuple[str, ...]:
         """:return: "1 script", "2 iframes", "application/javascript"."""
         return tuple(

@@ -124,6 +124,11 @@ def _debug(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
     return {**content, "body": {**body, **shown}}
 
 
+def _debug_event(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
+    """Cleaned in the same way; what the adapter tells of itself (telemetry) is not shown, and so nobody misses it."""
+    return _debug(content, Removed())
+
+
 def _kernel_info_reply(content: dict[str, Any], removed: Removed) -> dict[str, Any]:
     kept = _reply(content) | fields(content, debugger=bool, supported_features=list)
     for name in ("protocol_version", "implementation", "implementation_version"):
@@ -232,7 +237,7 @@ SCREENS: dict[str, dict[str, Screen]] = {
         "execute_input": lambda content, removed: fields(content, code=str, execution_count=(int, type(None))),
         "clear_output": lambda content, removed: fields(content, wait=bool),
         "shutdown_reply": _shaped(restart=bool),
-        "debug_event": _debug,
+        "debug_event": _debug_event,
         "iopub_welcome": lambda content, removed: fields(content, subscription=str),
     },
     "shell": _REPLIES,

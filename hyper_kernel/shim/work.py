@@ -64,7 +64,8 @@ class Work:
                 await self._put(archive, "putting back what the kernel wrote", base=False)
             self._kept.unlink()
         write_base(self._folder, base)
-        return f"{left_out} entries of the folder were not copied (hidden, links, or over the limit)" * bool(left_out)
+        what = "entry of the folder was" if left_out == 1 else "entries of the folder were"
+        return f"{left_out} {what} not copied (hidden, a link, or over the limit)" if left_out else ""
 
     async def keep(self) -> int:
         """Keep what the guest wrote for the one that follows; how many entries.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from canary import start_canary
+from desk import Desk
 from lab import NotebookPage, start_lab
+from pictures import Pictures
 from playwright.sync_api import Page, sync_playwright
 
 from hyper_kernel.client import Client, stop_daemon
@@ -18,6 +20,10 @@ from hyper_kernel.rootfs.guest import build_guest
 CHROMIUM = "/usr/bin/chromium"
 #: The pages that are open, and what each has said on its console.
 _OPEN: dict[Page, list[str]] = {}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--pictures", type=Path, metavar="DIR", help="write the README's pictures into this folder")
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +79,24 @@ def open_notebook(server, browser):
             left.unlink()
 
     return open_notebook
+
+
+@pytest.fixture(scope="session")
+def open_desk(open_notebook):
+    """The same, opened, with what stands around the notebook; its kernel runs in a sandbox."""
+
+    @contextmanager
+    def open_desk(name: str, cells: list[str]):
+        with open_notebook(name, "hyper-python", cells) as notebook:
+            notebook.open()
+            yield Desk(notebook)
+
+    return open_desk
+
+
+@pytest.fixture(scope="session")
+def pictures(request):
+    return Pictures(request.config.getoption("--pictures", None))
 
 
 @pytest.hookimpl(wrapper=True)

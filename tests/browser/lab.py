@@ -19,7 +19,8 @@ TOKEN = "only-for-this-test"
 #: What a person would answer once, so that no pop-up covers the page; and every cell is rendered, seen or not.
 _SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
-    "apputils-extension/themes": {"theme": "JupyterLab Light"},
+    # The theme is the light one; a page whose system wants it dark gets the dark one.
+    "apputils-extension/themes": {"theme": "JupyterLab Light", "adaptive-theme": True},
     "notebook-extension/tracker": {"windowingMode": "none", "recordTiming": False},
     "completer-extension/manager": {"providerTimeout": 60_000},
     "docmanager-extension/plugin": {"autosave": False},
@@ -33,13 +34,18 @@ _PIPES = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 class LabServer:
     """A running server: its address, its folder of notebooks, and what it says of itself by its REST API."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
+    def __init__(self, url: str, folder: Path, process: subprocess.Popen) -> None:
+        self.url, self.folder, self._process = url, folder, process
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"token {TOKEN}"}, timeout=60)
 
     def get(self, path: str) -> list[dict]:
         """What ``/api/<path>`` answers."""
         return self._http.get(f"api/{path}").raise_for_status().json()
+
+    def kill(self) -> None:
+        """End it as it never would itself: nothing is told, nothing is put away."""
+        self._process.kill()
+        self._process.wait()
 
     def shut_down_all(self) -> None:
         """End kernels and terminals of all notebooks."""
@@ -60,14 +66,17 @@ class LabServer:
 
 
 @contextmanager
-def start_lab(root: Path):
-    """A server with folders of its own below ``root``; yields a :class:`LabServer`, and ends it."""
+def start_lab(root: Path, port: int = 0):
+    """A server with folders of its own below ``root``; yields a :class:`LabServer`, and ends it.
+
+    :param port: zero: any that is free.
+    """
     for name, values in _SETTINGS.items():
         path = root / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     folder = root / "notebooks"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     folders = {
         "JUPYTER_CONFIG_DIR": root / "config",
         "JUPYTER_DATA_DIR": root / "share",
@@ -75,17 +84,19 @@ def start_lab(root: Path):
         "JUPYTERLAB_SETTINGS_DIR": root / "settings",
         "JUPYTERLAB_WORKSPACES_DIR": root / "workspaces",
     }
-    command = [str(Path(sys.executable).with_name("jupyter")), "lab", "--no-browser", "--port=0", "--allow-root"]
-    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", "--ServerApp.ip=127.0.0.1"]
+    command = [str(Path(sys.executable).with_name("jupyter")), "lab", "--no-browser", "--allow-root"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", f"--port={port}"]
+    command += ["--ServerApp.ip=127.0.0.1"]
     env = os.environ | {name: str(path) for name, path in folders.items()}
-    with (root / "lab.log").open("w", buffering=1) as log, subprocess.Popen(command, env=env, **_PIPES) as process:
+    with (root / "lab.log").open("a", buffering=1) as log, subprocess.Popen(command, env=env, **_PIPES) as process:
         keeper = None
         try:
-            server = LabServer(_wait_for_address(process, log), folder)
+            server = LabServer(_wait_for_address(process, log), folder, process)
             keeper = threading.Thread(target=log.writelines, args=[process.stderr])
             keeper.start()
             yield server
-            server.shut_down_all()
+            if process.poll() is None:
+                server.shut_down_all()
         finally:
             process.terminate()
             if keeper:

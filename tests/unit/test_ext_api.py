@@ -215,7 +215,8 @@ def test_wishes_are_held_to_policy_and_reach_the_kernel(root, fake_home, client)
             (kernel,) = await served.get(f"{V1}/sandboxes")
             assert (kernel["memory_mib"], kernel["limits"]["cell_s"]) == (768, 30)
 
-            await served.ask("PUT", f"{V1}/wishes", {"path": "sub/a.ipynb", "memory_mib": 1024})
+            more = {"path": "sub/a.ipynb", "memory_mib": 1024, "image": kernel["image"]}  # the same, by its name
+            await served.ask("PUT", f"{V1}/wishes", more)
             manager = served.app.kernel_manager.get_kernel(kernel["kernel"]["id"])
             await manager.restart_kernel(now=True)
             (again,) = await served.get(f"{V1}/sandboxes")

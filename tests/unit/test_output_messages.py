@@ -209,6 +209,17 @@ def test_rich_variables_of_the_debugger_are_outputs():
     assert kept["success"] is True
 
 
+def test_telemetry_of_the_debugger_is_cleaned_and_not_missed():
+    body = {"category": "telemetry", "output": "ptvsd", "data": {"packageVersion": "1.8", "text/html": "<script>"}}
+    screened = screen("iopub", "debug_event", {"type": "event", "event": "output", "body": body})
+    assert "<script>" not in str(screened.content) and screened.counts == {}
+
+
+def test_what_was_removed_is_counted_by_kind():
+    screened = screen("iopub", "display_data", {"data": {"text/html": "x<script></script><script></script>"}})
+    assert (screened.removed, screened.counts) == (("2 scripts",), {"script": 2})
+
+
 def test_metadata_of_a_message_are_facts():
     metadata = {
         "started": "2026",

@@ -4,7 +4,7 @@ import { INotebookTracker } from '@jupyterlab/notebook';
 import { ITranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { closeIcon, refreshIcon, stopIcon } from '@jupyterlab/ui-components';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { words } from './model/api';
+import { HyperError, words } from './model/api';
 import { CommandIDs, DOMAIN, ISandboxes } from './model/tokens';
 import { type Action, isAlive, type Sandbox } from './model/types';
 import { title } from './words';
@@ -49,7 +49,11 @@ export const commands: JupyterFrontEndPlugin<void> = {
         try {
           await model.act(sandbox.id, action);
         } catch (error) {
-          await showErrorMessage(trans.__('%1: this did not work', title(sandbox)), words(error));
+          const isGone = error instanceof HyperError && error.kind === 'NotFoundError';
+          await showErrorMessage(
+            trans.__('%1: this did not work', title(sandbox)),
+            isGone ? trans.__('The sandbox has been removed meanwhile.') : words(error)
+          );
         }
       }
     });

@@ -12,6 +12,11 @@ const SCHEMA = 'https://events.hyper-kernel.org/sandbox/v1';
 /** How often the server is asked while nobody looks at figures: events tell the rest. */
 const CALM_MS = 30_000;
 const LONGEST_MS = 120_000;
+/** After so long without an answer people are told, in milliseconds: the answer itself may take a minute more. */
+const SLOW_MS = 10_000;
+const SLOW = 'No answer for 10 s: hyperd or the Jupyter server is busy, or hangs. What is shown may be old.';
+/** A sandbox is new for so long, in seconds. */
+const NEW_S = 60;
 
 /** See {@link ISandboxes}. A hidden tab asks nothing; when it is seen again, it asks at once. */
 export class Sandboxes implements ISandboxes {
@@ -89,14 +94,19 @@ export class Sandboxes implements ISandboxes {
     });
   }
 
+  /** Often while somebody looks, and until what has just started was measured for the first time. */
   private _pace(): void {
-    const interval = this._watchers ? this._interval : CALM_MS;
+    const interval = this._watchers || this._all.some(isUnmeasured) ? this._interval : CALM_MS;
     if (this._poll.frequency.interval !== interval) {
       this._poll.frequency = { interval, backoff: true, max: LONGEST_MS };
     }
   }
 
   private async _ask(): Promise<void> {
+    const slow = setTimeout(() => {
+      this._problem = SLOW;
+      this.changed.emit();
+    }, SLOW_MS);
     try {
       const [status, all] = await Promise.all([this.api.status(), this.api.sandboxes()]);
       this._status = status;
@@ -106,6 +116,7 @@ export class Sandboxes implements ISandboxes {
       this._problem = words(error);
       throw error; // the poll backs off
     } finally {
+      clearTimeout(slow);
       this.changed.emit();
     }
   }
@@ -123,6 +134,7 @@ export class Sandboxes implements ISandboxes {
       history.set(id, cpu_percent === null ? samples : remember(samples, measured_s, cpu_percent));
     }
     this._history = history;
+    this._pace();
   }
 
   private _hear(event: Event.Emission): void {
@@ -139,6 +151,10 @@ export class Sandboxes implements ISandboxes {
   private _status: Status | null = null;
   private _problem = '';
   private _history = new Map<string, readonly Sample[]>();
+}
+
+function isUnmeasured({ state, usage, started_s }: Sandbox): boolean {
+  return state === 'running' && usage.memory_bytes === null && Date.now() / 1000 - started_s < NEW_S;
 }
 
 function isSame(one: Sandbox, other: Sandbox): boolean {

@@ -4,10 +4,11 @@ import type { CommandRegistry } from '@lumino/commands';
 import type { IDisposable } from '@lumino/disposable';
 import React, { useCallback, useState } from 'react';
 import { tierIcon } from '../icons';
-import { bytes } from '../model/figures';
+import { bytes, imageName } from '../model/figures';
 import type { ISandboxes } from '../model/tokens';
 import { isAlive, type Sandbox, type Status } from '../model/types';
 import * as words from '../words';
+import { isFound, MANY } from './find';
 import { age, Row } from './row';
 
 /** The list of sandboxes, which asks for figures only while it is seen. */
@@ -60,6 +61,7 @@ interface ListProps {
 
 function List({ model, commands, front, trans }: ListProps): JSX.Element {
   const [opened, setOpened] = useState<ReadonlyMap<string, boolean>>(new Map());
+  const [query, setQuery] = useState('');
   const isOpen = (id: string) => opened.get(id) ?? id === front;
   const toggle = useCallback(
     (id: string, open: boolean) => setOpened(before => new Map(before).set(id, open)),
@@ -83,12 +85,18 @@ function List({ model, commands, front, trans }: ListProps): JSX.Element {
         trans={trans}
       />
     ));
-  const alive = model.all.filter(isAlive);
-  const ended = model.all.filter(each => !isAlive(each));
+  const found = model.all.filter(each => isFound(known(each, trans), query));
+  const alive = found.filter(isAlive);
+  const ended = found.filter(each => !isAlive(each));
   return (
     <>
       <Troubles model={model} trans={trans} />
-      <Sum alive={alive} trans={trans} />
+      {(model.all.length > MANY || query) && <Search query={query} setQuery={setQuery} trans={trans} />}
+      {query && !found.length ? (
+        <p className="hyper-List-empty">{trans.__('No sandbox is like this.')}</p>
+      ) : (
+        <Sum alive={alive} trans={trans} />
+      )}
       {alive.length > 0 && <ul aria-label={trans.__('Sandboxes that run')}>{rows(alive)}</ul>}
       {ended.length > 0 && (
         <>
@@ -98,6 +106,33 @@ function List({ model, commands, front, trans }: ListProps): JSX.Element {
       )}
       {model.status && <Host status={model.status} trans={trans} />}
     </>
+  );
+}
+
+/** What a person may look for. */
+function known(sandbox: Sandbox, trans: TranslationBundle): string[] {
+  const { name, id, image, kernel } = sandbox;
+  return [kernel?.path ?? '', name, id, imageName(image), words.state(sandbox, trans)];
+}
+
+interface SearchProps {
+  query: string;
+  setQuery: (query: string) => void;
+  trans: TranslationBundle;
+}
+
+function Search({ query, setQuery, trans }: SearchProps): JSX.Element {
+  const label = trans.__('Filter sandboxes by notebook, name, image or state');
+  return (
+    <input
+      type="search"
+      className="hyper-List-search"
+      aria-label={label}
+      title={label}
+      placeholder={trans.__('Filter')}
+      value={query}
+      onChange={event => setQuery(event.target.value)}
+    />
   );
 }
 
@@ -151,7 +186,9 @@ function Host({ status, trans }: { status: Status; trans: TranslationBundle }): 
   return (
     <p className="hyper-List-host" title={status.tier_reason}>
       {React.createElement(tierIcon(status.tier).react, { tag: 'span', elementSize: 'small' })}
-      {trans.__('This host: %1', words.tier(status, trans))}
+      {status.hyperd === 'stopped'
+        ? trans.__('hyperd does not run; what starts a sandbox starts it.')
+        : trans.__('This host: %1', words.tier(status, trans))}
     </p>
   );
 }
