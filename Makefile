@@ -21,6 +21,7 @@ labextension: build/labextension/package.json $(LINK) ## build what JupyterLab s
 
 test: setup test-packages ## the whole test suite, with real virtual machines and a real browser
 	@$(BIN)/pytest -n 2 --dist loadfile tests
+	@$(BIN)/pytest tests/browser
 
 check: .venv/installed ## format, lint, types, floors and other rules of the house; changes nothing
 	@$(BIN)/pytest tests/style

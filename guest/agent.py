@@ -12,6 +12,7 @@ from guest import machine
 from guest.cage import Cage
 from guest.changes import find_changes
 from guest.children import Children, LaunchError, ask_inside
+from guest.folders import mount_folder
 from guest.frames import Frames
 from guest.identity import ImageConfig, read_image_config
 from guest.kernels import KernelRunner
@@ -22,6 +23,8 @@ from hyper_kernel.wire import Type
 
 #: Events kept for a host that is away (its machine hibernates, its link broke).
 _MAX_PENDING = 64
+#: How long a folder stream may take to become a mount, in seconds.
+_MOUNT_S = 20.0
 #: What a request or a stream may fail with; anything else is a bug here and ends the machine.
 _FAILURES = (OSError, ValueError, LookupError, TypeError, LaunchError)
 
@@ -44,6 +47,9 @@ class Agent:
         self._control: Frames | None = None
         self._image: ImageConfig | None = None
         self._pending: list[dict[str, Any]] = []
+        #: Set once the last folder stream is a mount, or cannot become one: then there is a problem.
+        self._mounted = threading.Event()
+        self._mount_problem = ""
         #: When what came with a folder's base was there.
         self._base_ns: dict[str, int] = {}
         self._operations = {
@@ -51,6 +57,7 @@ class Agent:
             "kernel.start": self._start_kernel,
             "kernel.signal": self._signal_kernel,
             "changes": self._count_changes,
+            "mounted": self._wait_mounted,
             "stats": self._read_stats,
             "ping": self._ping,
         }
@@ -149,6 +156,11 @@ class Agent:
         path = _place(str(args["path"]), self._ready())
         return {"count": ask_inside(self._root, lambda: sum(1 for _ in find_changes(path, self._base_ns.get(path, 0))))}
 
+    def _wait_mounted(self, _args: dict[str, Any]) -> dict[str, Any]:
+        if not self._mounted.wait(_MOUNT_S) or self._mount_problem:
+            raise OSError(self._mount_problem or "the host does not serve its folder")
+        return {}
+
     def _read_stats(self, _args: dict[str, Any]) -> dict[str, Any]:
         return machine.read_figures()
 
@@ -190,6 +202,8 @@ class Agent:
                 self._run_program(frames, args, self._ready())
             elif kind in ("put", "get", "list"):
                 self._serve_archive(frames, kind, args, self._ready())
+            elif kind == "folder":
+                self._mount_folder(frames, args, self._ready())
             elif kind == "connect":
                 self._connect(frames, args, self._ready())
             else:
@@ -226,6 +240,17 @@ class Agent:
             self._base_ns[path] = time.time_ns()
         frames.send(Type.EXIT, self._children.describe_end(child))
         frames.finish()
+
+    def _mount_folder(self, frames: Frames, args: dict[str, Any], image: ImageConfig) -> None:
+        path = _place(str(args["path"]), image)
+        self._mounted.clear()
+        self._mount_problem = ""
+        frames.send(Type.OPENED, {})
+        try:
+            mount_folder(frames, self._root, path, read_only=bool(args.get("read_only")))
+        except OSError as exc:
+            self._mount_problem = str(exc)
+        self._mounted.set()
 
     def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:
         sock = dial_port(int(args["port"]), float(args.get("wait_s") or 0))

@@ -27,7 +27,7 @@ def main() -> NoReturn:
         machine.mount_system()
         machine.raise_limits()
         machine.start_loopback()
-        machine.load_modules()
+        machine.load_modules("/modules")
         machine.mount_image()
         agent = Agent(machine.IMAGE, take_identity, make_cage(machine.read_memory()["MemAvailable"]))
         agent.start()

@@ -67,10 +67,10 @@ def raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
 
 
-def load_modules() -> None:
-    """Load the kernel modules that the system image carries, in the order of their names."""
-    for name in sorted(os.listdir("/modules")):
-        kernel_calls.load_module(f"/modules/{name}")
+def load_modules(folder: str) -> None:
+    """Load the kernel modules that the system image has in a folder, in the order of their names."""
+    for name in sorted(os.listdir(folder)):
+        kernel_calls.load_module(f"{folder}/{name}")
 
 
 def mount_image() -> None:

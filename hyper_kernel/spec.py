@@ -1,5 +1,6 @@
 """What is wanted of a sandbox, as frozen values; what runs is ``sandbox.Sandbox``."""
 
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -52,12 +53,56 @@ class Limits:
                 raise RequestError(f"{item.name}={value!r} is not a positive number")
 
 
+#: How a guest may see a folder of the host: live are the last two, if policy allows that.
+FILES = ("copy", "none", "ro", "rw")
+LIVE = FILES[2:]
+#: Folders of the host that one sandbox may have.
+_MAX_MOUNTS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder of the host, ``source``, that the guest sees live at ``target``, if policy allows that."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        for what, path in (("folder of this machine", self.source), ("place in the sandbox", self.target)):
+            if not path.startswith("/") or {"..", "\0"} & {*path.split("/"), *path} or not path.strip("/"):
+                raise RequestError(f"the {what} {path!r} is no whole path of a folder", hint="write /one/like/this")
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}:{self.mode}"
+
+    @property
+    def mode(self) -> str:
+        """How the guest sees it, of ``FILES``."""
+        return "ro" if self.read_only else "rw"
+
+
+def parse_mount(text: str) -> Mount:
+    """A folder in Docker's words, ``HOST:GUEST[:ro|:rw]``.
+
+    :raise RequestError: it is none.
+    """
+    source, target, *options = text.split(":") if text.count(":") in (1, 2) else ("", "")
+    # What Docker has beside these is about other kinds of mounts, or about labels that a guest has not.
+    known = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", "rprivate", "private", ""}
+    words = {*",".join(options).split(",")}
+    if not source or words - known or {"ro", "rw"} <= words:
+        raise RequestError(f"{text!r} is no folder to share", hint="write HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw")
+    return Mount(source=source, target=target, read_only="ro" in words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec:
     """A Jupyter kernel to run in a sandbox.
 
     ``name`` is a kernelspec of the image (empty: its first); ``arguments`` are added to its command line. ``folder`` is
-    the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start) or ``none``.
+    the host's folder of the notebook and ``files`` says how the guest sees it: ``copy`` (read in at start), ``none``,
+    or live, if policy allows: ``ro`` (it can read) or ``rw`` (what it writes is in the host's folder at once).
     ``key`` signs the messages, in the way of ``signature_scheme``; the guest gets another. ``output`` is what becomes
     of what it shows: ``sanitize`` (nothing active reaches a browser) or ``trusted`` (all passes), if policy allows.
 
@@ -78,8 +123,8 @@ class KernelSpec:
     ports: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.files not in ("copy", "none"):
-            raise RequestError(f"files={self.files!r} is not known", hint="use copy or none")
+        if self.files not in FILES:
+            raise RequestError(f"files={self.files!r} is not known", hint=f"use {' or '.join(FILES)}")
         if self.output not in ("sanitize", "trusted"):
             raise RequestError(f"output={self.output!r} is not known", hint="use sanitize or trusted")
         if self.transport not in ("ipc", "tcp"):
@@ -106,7 +151,7 @@ class SandboxSpec:
     """One sandbox: a machine, the image it starts from, and a program or a kernel to run in it.
 
     ``memory_mib`` and ``cpus`` of zero ask for what hyperd's policy gives. ``isolation`` is the weakest tier that its
-    machine may have, ``software`` or ``hardware``.
+    machine may have, ``software`` or ``hardware``. ``mounts`` are folders of the host that it sees live.
     """
 
     image: str = DEFAULT_IMAGE
@@ -118,6 +163,7 @@ class SandboxSpec:
     auto_remove: bool = False
     process: ProcessSpec = ProcessSpec()
     limits: Limits = Limits()
+    mounts: tuple[Mount, ...] = ()
     kernel: KernelSpec | None = None
     owner: Owner | None = None
 
@@ -125,6 +171,12 @@ class SandboxSpec:
         check_machine(self.memory_mib or DEFAULT_MEMORY_MIB, self.cpus or DEFAULT_CPUS)
         if self.isolation not in ("software", "hardware"):
             raise RequestError(f"isolation={self.isolation!r} is not known", hint="use software or hardware")
+        if len(self.mounts) > _MAX_MOUNTS:
+            raise RequestError(f"{len(self.mounts)} shared folders are over the limit of {_MAX_MOUNTS}")
+        places = [os.path.normpath(mount.target) for mount in self.mounts]
+        places += ["/work"] * (self.kernel is not None and self.kernel.files in LIVE)
+        if double := {place for place in places if places.count(place) > 1}:
+            raise RequestError(f"two shared folders are to be at {min(double)}", hint="give each a place of its own")
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data that :meth:`from_dict` takes back."""
@@ -141,6 +193,7 @@ class SandboxSpec:
             data["process"] = _build(ProcessSpec, process)
         if (limits := data.pop("limits", None)) is not None:
             data["limits"] = _build(Limits, limits)
+        data["mounts"] = tuple(_build(Mount, mount) for mount in data.pop("mounts", ()))
         if (kernel := data.pop("kernel", None)) is not None:
             data["kernel"] = _build(KernelSpec, kernel)
         if (owner := data.pop("owner", None)) is not None:

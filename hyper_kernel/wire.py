@@ -28,6 +28,7 @@ Operations (guest)::
     kernel.signal {signal: int} -> {}          to the kernel's whole process group; no error when it is gone
     changes       {path: str} -> {count: int}  entries below path that changed after the last put there that was its
                   base (all of them where there was none); at most MAX_CHANGES are counted
+    mounted       {} -> {}                     once the last folder stream has become a mount; an error where it did not
     stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}
     ping          {} -> {}                     says that the agent lives
     poweroff      {} -> {}                     syncs and powers the machine off
@@ -56,6 +57,8 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
              and a zero byte; then EXIT. The mark is ``+`` for what ``changes`` counts and ``=`` for all else. ``layer``
              lists instead what the image has not as it came, from its root: ``+`` added, ``=`` changed, ``-`` deleted
              (put, get and list: on failure STDERR carries the reason and EXIT's code is not 0)
+    folder   {path: str, read_only: bool} -> OPENED {}: from here on the connection carries 9P2000.L, by which the guest
+             mounts what the host serves as FOLDER at path; ``mounted`` says whether it does
     connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
              127.0.0.1:port in the guest
 """
@@ -66,7 +69,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-VERSION = 4
+VERSION = 5
 STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).
@@ -79,6 +82,8 @@ MAX_LISTED = 50_000
 MAX_PAYLOAD = 256 * 1024
 #: Data frames (STDIN, STDOUT, STDERR) carry at most this many bytes, so that frames of streams interleave.
 MAX_DATA = 64 * 1024
+#: How a guest asks for a folder: the protocol, the size of its messages, the folder's name, who asks.
+FOLDER_VERSION, FOLDER_MSIZE, FOLDER, FOLDER_USER = "9P2000.L", 64 * 1024, "/folder", "root"
 
 _HEADER = struct.Struct(">IB")
 

@@ -17,7 +17,7 @@ from hyper_kernel.client import Client, Stream
 from hyper_kernel.errors import HyperError, RequestError
 from hyper_kernel.limits import parse_bytes, parse_seconds, split_cpus
 from hyper_kernel.sandbox.record import Record
-from hyper_kernel.spec import Limits, Owner, ProcessSpec, SandboxSpec
+from hyper_kernel.spec import Limits, Mount, Owner, ProcessSpec, SandboxSpec, parse_mount
 
 _Command = Annotated[list[str] | None, typer.Argument(help="The program and its arguments.", show_default=False)]
 _Interactive = Annotated[bool, typer.Option("--interactive", "-i", help="Pass standard input on.")]
@@ -33,6 +33,16 @@ _User = Annotated[str, typer.Option("--user", "-u", help="Whom it runs as.")]
 _Count = Annotated[
     int | None,
     typer.Option("--count", "-n", help="Run so many of it, 32 at a time; -d: all at once.", min=1, show_default=False),
+]
+_Volume = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--volume",
+        "-v",
+        help="A folder of this machine that it sees live, if policy allows it; see: hyper policy",
+        show_default=False,
+        metavar="HOST:GUEST[:ro|:rw]",
+    ),
 ]
 _Label = Annotated[
     list[str] | None,
@@ -65,6 +75,7 @@ def run(
     workdir: _Workdir = "",
     user: _User = "",
     label: _Label = None,
+    volume: _Volume = None,
     hostname: Annotated[str, typer.Option("--hostname", "-h", help="What it calls itself.")] = "",
     entrypoint: Annotated[
         str | None, typer.Option(help="What runs in place of the image's entrypoint.", show_default=False)
@@ -91,6 +102,7 @@ def run(
         labels=dict(_pair(text) for text in label or []),
         auto_remove=remove,
         process=process,
+        mounts=tuple(map(plan_mount, volume or [])),
         limits=limits,
         # On a terminal people can leave it running (ctrl-p ctrl-q).
         owner=find_owner() if remove and not detach and not tty else None,
@@ -157,6 +169,17 @@ def plan_limits(cpus: float, processes: int, storage_opt: str, timeout: str) -> 
         processes=max(0, processes),
         wall_s=parse_seconds(timeout),
     )
+
+
+def plan_mount(text: str) -> Mount:
+    """A folder to share, ``HOST:GUEST[:ro|:rw]``; HOST may be below the folder that this runs in.
+
+    :raise RequestError: it is none.
+    """
+    source = text.partition(":")[0]
+    if not source.startswith(("/", ".")):
+        raise RequestError(f"{source!r} is no path of a folder, and there are no volumes", hint=f"write ./{text}")
+    return parse_mount(os.path.abspath(source) + text[len(source) :])
 
 
 def find_owner() -> Owner:

@@ -1,6 +1,6 @@
 """From the body of Docker's POST /containers/create to what is wanted of a sandbox; pure.
 
-What Docker offers and Hyper Kernel does not is refused when it would change security, data or reach (binds, ports,
+What Docker offers and Hyper Kernel does not is refused when it would change security, data or reach (volumes, ports,
 devices, networks ...), and accepted where it only tunes what a sandbox does not have (OOM score, swappiness ...).
 """
 
@@ -10,12 +10,10 @@ from hyper_kernel.daemon.errors import NotHereError
 from hyper_kernel.errors import RequestError
 from hyper_kernel.limits import parse_bytes, split_cpus
 from hyper_kernel.oci.layout import ImageConfig
-from hyper_kernel.spec import Limits, ProcessSpec, SandboxSpec
+from hyper_kernel.spec import Limits, Mount, ProcessSpec, SandboxSpec, parse_mount
 
 #: HostConfig fields that are refused unless empty, and what to do instead.
 _REFUSED = {
-    "Binds": "folders of the host are not mounted; copy files in with: docker cp",
-    "Mounts": "mounts are not in this version; copy files in with: docker cp",
     "Tmpfs": "every sandbox writes to memory already",
     "VolumesFrom": "volumes are not in this version",
     "Devices": "a sandbox has a machine of its own and no device of the host",
@@ -43,6 +41,7 @@ WALL_S = "hyper.wall_s"
 _CPU_PERIOD = 100_000
 _NETWORKS = frozenset({"", "default", "none", "bridge", "nat"})
 _RUNTIMES = frozenset({"", "hyper"})
+_NO_VOLUMES = "share a folder of this host, if policy allows it, or copy files in with: docker cp"
 _PRIVATE_MODES = ("PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode", "Cgroup")
 
 
@@ -75,6 +74,7 @@ def plan_sandbox(body: dict[str, Any], image: ImageConfig) -> SandboxSpec:
         labels=_labels(body),
         auto_remove=bool(host.get("AutoRemove")),
         process=process,
+        mounts=_mounts(host),
         limits=Limits(
             cpu_percent=cpu_percent,
             scratch_mib=_scratch_mib(host),
@@ -132,6 +132,31 @@ def _refuse(body: dict[str, Any], host: dict[str, Any]) -> None:
     test = (body.get("Healthcheck") or {}).get("Test") or ["NONE"]
     if test != ["NONE"]:
         raise NotHereError("health checks are not supported by Hyper Kernel", hint="leave out --health-cmd")
+
+
+def _mounts(host: dict[str, Any]) -> tuple[Mount, ...]:
+    """The folders that are to be seen live, of Binds (``docker run -v``) and Mounts (``--mount``)."""
+    binds, mounts = host.get("Binds") or [], host.get("Mounts") or []
+    if not isinstance(binds, list) or not all(isinstance(bind, str) for bind in binds):
+        raise RequestError("HostConfig.Binds is not a list of strings")
+    if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
+        raise RequestError("HostConfig.Mounts is not a list of objects")
+    return (*map(_bind, binds), *map(_mount, mounts))
+
+
+def _bind(bind: str) -> Mount:
+    if not bind.startswith("/"):
+        raise NotHereError(f"volume {bind.partition(':')[0]!r}: there are no volumes in this version", hint=_NO_VOLUMES)
+    return parse_mount(bind)
+
+
+def _mount(mount: dict[str, Any]) -> Mount:
+    if (kind := mount.get("Type")) != "bind":
+        raise NotHereError(f"mounts of type {kind!r} are not in this version", hint=_NO_VOLUMES)
+    options = mount.get("BindOptions") or {}
+    if not isinstance(options, dict) or str(options.get("Propagation") or "rprivate") not in ("rprivate", "private"):
+        raise NotHereError("BindOptions: a guest's mounts are its own", hint="leave out bind-propagation")
+    return Mount(source=_text(mount, "Source"), target=_text(mount, "Target"), read_only=bool(mount.get("ReadOnly")))
 
 
 def _words(body: dict[str, Any], name: str) -> tuple[str, ...] | None:

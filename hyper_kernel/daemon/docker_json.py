@@ -58,7 +58,7 @@ def summary(record: Record) -> dict[str, Any]:
         "Status": status_text(record),
         "HostConfig": {"NetworkMode": "none"},
         "NetworkSettings": {"Networks": {}},
-        "Mounts": [],
+        "Mounts": _mounts(record),
     }
 
 
@@ -86,7 +86,7 @@ def details(record: Record, image: Image | None, log_path: str) -> dict[str, Any
         "ExecIDs": None,
         "HostConfig": _host_config(record),
         "GraphDriver": {"Name": "erofs", "Data": {}},
-        "Mounts": [],
+        "Mounts": _mounts(record),
         "Config": _config(record, image),
         "NetworkSettings": {"Ports": {}, "Networks": {}, "IPAddress": "", "MacAddress": "", "Gateway": ""},
         "Hyper": {
@@ -126,7 +126,7 @@ def _state(record: Record) -> dict[str, Any]:
 def _host_config(record: Record) -> dict[str, Any]:
     limits = record.spec.limits
     return {
-        "Binds": None,
+        "Binds": [str(mount) for mount in record.spec.mounts] or None,
         "LogConfig": {"Type": "json-file", "Config": {}},
         "NetworkMode": "none",
         "PortBindings": {},
@@ -141,6 +141,20 @@ def _host_config(record: Record) -> dict[str, Any]:
         "ReadonlyRootfs": False,
         "Runtime": "hyper",
     }
+
+
+def _mounts(record: Record) -> list[dict[str, Any]]:
+    return [
+        {
+            "Type": "bind",
+            "Source": mount.source,
+            "Destination": mount.target,
+            "Mode": mount.mode,
+            "RW": not mount.read_only,
+            "Propagation": "rprivate",
+        }
+        for mount in record.spec.mounts
+    ]
 
 
 def _config(record: Record, image: Image | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hyper_kernel.review.desk import Desk
 from hyper_kernel.review.kept import MAX_LISTING, parse_lines, read_review
 from hyper_kernel.review.names import shown
 from hyper_kernel.sandbox.record import State
+from hyper_kernel.spec import LIVE
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,10 @@ class Reviews:
 
     def _box(self, call: Call) -> Box:
         box = self._sandboxes.get(call.params["id"])
+        kernel = box.record.spec.kernel
+        if kernel and kernel.files in LIVE:
+            how = "what it writes is there already" if kernel.files == "rw" else "it cannot write there"
+            raise RequestError(f"there is nothing to review: {box.record.name} sees its folder live, and {how}")
         if not _folder(box):
             raise RequestError(
                 f"sandbox {box.record.name} has no folder of this machine",

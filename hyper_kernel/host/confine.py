@@ -11,7 +11,9 @@ from hyper_kernel.host.seccomp import Call, install, refuse
 
 #: <linux/capability.h>: of root's powers, what starting a jailed program and reading it takes, and what is left then.
 _DAC_OVERRIDE, _DAC_READ_SEARCH, _KILL, _SETGID, _SETUID, _SYS_PTRACE, _SYS_RESOURCE = 1, 2, 5, 6, 7, 19, 24
-TO_START = frozenset({_DAC_OVERRIDE, _DAC_READ_SEARCH, _KILL, _SETGID, _SETUID, _SYS_PTRACE, _SYS_RESOURCE})
+#: Without it nobody may be root, powerless, in a jail: for folders of root's that a guest sees live.
+_SETFCAP = 31
+TO_START = frozenset({_DAC_OVERRIDE, _DAC_READ_SEARCH, _KILL, _SETGID, _SETUID, _SYS_PTRACE, _SYS_RESOURCE, _SETFCAP})
 #: Read the notebook's folder, whoever it belongs to; end the machine, which runs as another user.
 TO_GO_ON = frozenset({_DAC_READ_SEARCH, _KILL})
 _LAST_CAPABILITY = 63

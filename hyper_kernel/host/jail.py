@@ -30,6 +30,15 @@ class JailError(HostError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """A folder of the host that a jailed program sees as ``place``, without its devices and what is set-uid in it."""
+
+    folder: Path
+    place: str
+    is_writable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Jail:
     """What a jailed program gets; there is nothing else.
 
@@ -40,6 +49,9 @@ class Jail:
     :ivar limits: pairs of ``resource.RLIMIT_*`` and its value.
     :ivar tasks: processes and threads at once.
     :ivar memory_bytes: memory that it may use, where this host lets us bound that (see ``cgroup``).
+    :ivar has_proc: whether it sees its own /proc.
+    :ivar shared: folders of the host at other places.
+    :ivar inner_uid: the number that its user has in there; None: the same as outside.
     """
 
     readable: tuple[Path, ...]
@@ -49,14 +61,18 @@ class Jail:
     limits: tuple[tuple[int, int], ...]
     tasks: int
     memory_bytes: int
+    has_proc: bool = True
+    shared: tuple[Shared, ...] = ()
+    inner_uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whom a jailed program runs as; ``groups`` are those that open its devices."""
+    """Whom a jailed program runs as; ``groups`` are those that open its devices, ``gid`` is as ``uid`` where None."""
 
     uid: int
     groups: tuple[int, ...] = ()
+    gid: int | None = None
 
 
 def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: int) -> list[str]:
@@ -70,10 +86,15 @@ def jail_argv(jail: Jail, program: Sequence[str], *, syscalls_fd: int, info_fd: 
         words += ["--ro-bind", str(path), str(path)]
     for target, name in jail.links:
         words += ["--symlink", target, name]
+    for one in jail.shared:
+        words += ["--bind" if one.is_writable else "--ro-bind", str(one.folder), one.place]
+    if jail.inner_uid is not None:
+        words += ["--uid", str(jail.inner_uid), "--gid", str(jail.inner_uid)]
     for path in jail.devices:
         words += ["--dev-bind", str(path), str(path)]
     # SECURITY: after this neither the root, which is memory, nor what /proc says of the program can be changed.
-    words += ["--proc", "/proc", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", "/"]
+    words += ["--proc", "/proc", "--remount-ro", "/proc"] if jail.has_proc else []
+    words += ["--remount-ro", "/", "--chdir", "/"]
     return [*words, "--seccomp", str(syscalls_fd), "--info-fd", str(info_fd), "--", *program]
 
 
@@ -156,19 +177,26 @@ class Jailed:
 
 @asynccontextmanager
 async def start_jailed(
-    jail: Jail, program: Sequence[str], *, output: int, said: Callable[[], str], pass_fds: Sequence[int] = ()
+    jail: Jail,
+    program: Sequence[str],
+    *,
+    output: int,
+    said: Callable[[], str],
+    pass_fds: Sequence[int] = (),
+    user: Identity | None = None,
 ) -> AsyncIterator[Jailed]:
     """A program in a jail; leaving the context ends it and leaves nothing.
 
     :param output: the descriptor for what it says.
     :param said: what of that has come.
     :param pass_fds: descriptors it inherits under the same numbers.
+    :param user: whom it runs as where this is root; None: somebody that nobody else is. Others run as they are.
     :raise JailError: this host cannot make the jail; says what to do.
     """
     told, info = os.pipe()
     try:
         try:
-            outer = _start_outer(jail, program, output, pass_fds, info)
+            outer = _start_outer(jail, program, output, pass_fds, info, user)
         finally:
             os.close(info)
         jailed = await _meet(outer, told, said)
@@ -177,9 +205,10 @@ async def start_jailed(
     async with AsyncExitStack() as stack:
         stack.callback(jailed.close)
         stack.push_async_callback(jailed.kill)
-        if os.getuid():
+        if os.getuid() or user:
             # Only now: before it had a user namespace of its own, all processes of this user would have counted.
-            with contextlib.suppress(ProcessLookupError):
+            # Root in a container may lack what another user's limits take.
+            with contextlib.suppress(ProcessLookupError, *([PermissionError] if user else [])):
                 resource.prlimit(jailed.pid, resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
         bounds = hold_in_cgroup(jailed.pid, memory_bytes=jail.memory_bytes, tasks=jail.tasks, base=find_base())
         stack.enter_context(bounds)
@@ -219,11 +248,13 @@ def _is_orphan(pid: int) -> bool:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     uid, numbers = int(status["Uid"].split()[0]), status["NSpid"].split()
     is_ours = uid == os.getuid() if os.getuid() else FIRST_UID <= uid < FIRST_UID + _MAX_PID
-    if not is_ours or len(numbers) < 2 or numbers[-1] != "1":
-        return False
     words = _read_words(pid)
-    is_machine = b"-name" in words and words[words.index(b"-name") + 1].startswith(b"hyper-")
-    return is_machine and _read_words(int(status["PPid"]))[0] != BINARY.encode()
+    is_machine = is_ours and b"-name" in words and words[words.index(b"-name") + 1].startswith(b"hyper-")
+    # What serves a folder may have any user, and ends by itself with its client, once it has become that program.
+    is_unmade = os.getuid() in (0, uid) and words[0] == BINARY.encode() and b"--info-fd" in words
+    if not (is_machine or is_unmade) or len(numbers) < 2 or numbers[-1] != "1":
+        return False
+    return _read_words(int(status["PPid"]))[0] != BINARY.encode()
 
 
 def _read_words(pid: int) -> list[bytes]:
@@ -240,30 +271,40 @@ def check_made(words: str) -> None:
         raise JailError(f"this host cannot make the jail that machines run in: {line}", hint=find_remedy())
 
 
-def _start_outer(jail: Jail, program: Sequence[str], output: int, pass_fds: Sequence[int], info: int) -> Child:
+def _start_outer(
+    jail: Jail, program: Sequence[str], output: int, pass_fds: Sequence[int], info: int, user: Identity | None
+) -> Child:
     devices = [os.stat(path) for path in jail.devices]
-    identity = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), devices)
+    own = plan_identity(os.getuid(), os.getpid(), Path("/proc/self/uid_map").read_text(), devices)
+    identity = (user or own) if own else None
     syscalls = os.memfd_create("syscalls", os.MFD_CLOEXEC)
     try:
         os.write(syscalls, jail.syscalls)
         os.lseek(syscalls, 0, os.SEEK_SET)
         words = jail_argv(jail, program, syscalls_fd=syscalls, info_fd=info)
         fds = (*pass_fds, syscalls, info)
-        return Child(words, output=output, pass_fds=fds, prepare=lambda: _prepare(jail, identity))
+        return Child(
+            words, output=output, pass_fds=fds, prepare=lambda: _prepare(jail, identity, is_alone=user is None)
+        )
     finally:
         os.close(syscalls)
 
 
-def _prepare(jail: Jail, identity: Identity | None) -> None:
-    """What bubblewrap cannot do; runs in the new process, before it."""
+def _prepare(jail: Jail, identity: Identity | None, *, is_alone: bool) -> None:
+    """What bubblewrap cannot do; runs in the new process, before it.
+
+    :param is_alone: whether nobody else has this identity: processes that it has elsewhere would count, too.
+    """
     for limit, value in jail.limits:
         resource.setrlimit(limit, (value, value))
     with contextlib.suppress(PermissionError):  # it is higher already
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if identity:
-        resource.setrlimit(resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
+        if is_alone:
+            resource.setrlimit(resource.RLIMIT_NPROC, (jail.tasks, jail.tasks))
         os.setgroups(identity.groups)
-        os.setresgid(identity.uid, identity.uid, identity.uid)
+        gid = identity.uid if identity.gid is None else identity.gid
+        os.setresgid(gid, gid, gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
 
 

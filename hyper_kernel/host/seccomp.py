@@ -7,7 +7,7 @@ import ctypes
 import errno
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hyper_kernel.errors import HostError
@@ -55,13 +55,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def allow_only(calls: Iterable[Call]) -> bytes:
+def allow_only(calls: Iterable[Call], pretended: Iterable[Call] = ()) -> bytes:
     """A filter that lets these pass and answers ``ENOSYS`` to all others, so that libraries take another way.
 
+    :param pretended: what a program insists on and does not need: answered as if it were done.
     :raise HostError: libseccomp is not installed.
     """
     # SECURITY: what nobody has thought of, and what kernels to come will bring, is refused.
-    return _compile(_ANSWER | errno.ENOSYS, _ALLOW, calls)
+    return _compile(_ANSWER | errno.ENOSYS, {_ALLOW: calls, _ANSWER: pretended})
 
 
 def refuse(calls: Iterable[Call]) -> bytes:
@@ -69,7 +70,7 @@ def refuse(calls: Iterable[Call]) -> bytes:
 
     :raise HostError: libseccomp is not installed.
     """
-    return _compile(_ALLOW, _ANSWER | errno.ENOSYS, calls)
+    return _compile(_ALLOW, {_ANSWER | errno.ENOSYS: calls})
 
 
 def install(program: bytes) -> None:
@@ -84,14 +85,14 @@ def install(program: bytes) -> None:
         raise OSError(ctypes.get_errno(), "the filter of system calls is refused")
 
 
-def _compile(default: int, action: int, calls: Iterable[Call]) -> bytes:
+def _compile(default: int, rules: Mapping[int, Iterable[Call]]) -> bytes:
     library = _load()
     context = library.seccomp_init(default)
     try:
         # SECURITY: calls of other architectures (int 0x80, x32) have other numbers, and would pass by the rules.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCH, _ANSWER | errno.ENOSYS))
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, _BINARY_TREE))
-        for call in calls:
+        for action, call in ((action, call) for action, calls in rules.items() for call in calls):
             number = library.seccomp_syscall_resolve_name(call.name.encode())
             if number != _UNKNOWN:
                 tests = (_Comparison(call.index, _MASKED_EQUAL, call.mask, call.value),) * (call.index >= 0)

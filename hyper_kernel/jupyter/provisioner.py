@@ -23,7 +23,7 @@ from hyper_kernel.errors import BusyError, ConflictError, DeniedError, HyperErro
 from hyper_kernel.host.process import read_start_ticks
 from hyper_kernel.jupyter.environment import select_environment
 from hyper_kernel.jupyter.wishes import WISHES, Wish
-from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Limits, Owner, SandboxSpec
+from hyper_kernel.spec import DEFAULT_IMAGE, FILES, KernelSpec, Limits, Owner, SandboxSpec
 
 _T = TypeVar("_T")
 
@@ -62,7 +62,12 @@ class HyperProvisioner(KernelProvisionerBase):
         help="What becomes of HTML, JavaScript and widgets that a cell shows: sanitize takes out what could act in the "
         "browser; trusted lets all pass, where hyperd's policy allows that (output.trusted).",
     )
-    files = Enum(("copy", "none"), "copy", config=True, help="How the guest sees the notebook's folder.")
+    files = Enum(
+        FILES,
+        "copy",
+        config=True,
+        help="How the guest sees the notebook's folder: as a copy, not at all, or live, if policy allows: ro or rw.",
+    )
     transport = Enum(("ipc", "tcp"), "ipc", config=True, help="How clients reach the channels on this host.")
     env_allowed = List(Unicode(), config=True, help="Further environment variables that may enter (shell patterns).")
     owner_grace_s = Float(0.0, config=True, help="How long a sandbox outlives the Jupyter server, in seconds.")

@@ -63,7 +63,8 @@ class HyperMagics(Magics):
         --out c          variables that come out; of a script, its standard output as a text
         --memory SIZE    its memory, as in 512m or 2g          --cpus N    its processors
         --timeout TIME   how long a cell may run, as in 90s    --stdin     the cell may ask with input()
-        --files copy     a copy of this notebook's folder at /work; without, it sees no files of yours
+        --files copy     a copy of this notebook's folder at /work; ro, rw: itself, where policy allows that;
+                         without, it sees no files of yours
         --script PROG    run the cell with this program: --script "perl -w"
 
         What it shows appears here, and what it raises fails this cell. An interrupt interrupts it, a second one no

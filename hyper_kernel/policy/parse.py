@@ -11,6 +11,7 @@ from hyper_kernel.errors import DeniedError
 from hyper_kernel.hypervisor import Tier
 from hyper_kernel.limits import MAX_CPUS, MAX_LIVE, MAX_MEMORY_MIB, MIN_MEMORY_MIB
 from hyper_kernel.policy.rules import DEFAULT, Amounts, Policy, UserCaps
+from hyper_kernel.spec import FILES
 
 #: How the file says that there is no limit.
 UNLIMITED = "unlimited"
@@ -31,7 +32,6 @@ _USER_RANGES: dict[str, tuple[float, float | None]] = {
     "memory_mib": (MIN_MEMORY_MIB, None),
     "cpu_s_per_day": (1, None),
 }
-_FILES = frozenset({"copy", "none"})
 
 _T = TypeVar("_T", Amounts, UserCaps)
 
@@ -163,9 +163,9 @@ def _tier(value: Any) -> Tier:
 
 
 def _modes(value: Any) -> tuple[str, ...]:
-    if isinstance(value, list) and value and all(isinstance(mode, str) and mode in _FILES for mode in value):
+    if isinstance(value, list) and value and all(isinstance(mode, str) and mode in FILES for mode in value):
         return tuple(dict.fromkeys(value))
-    raise ValueError('a list of "copy", "none" or both')
+    raise ValueError('a list of some of "copy", "none", "ro" and "rw"')
 
 
 def _check_known(table: str, key: str, known: Collection[str]) -> None:

@@ -106,7 +106,7 @@ def admit(policy: Policy, spec: SandboxSpec) -> SandboxSpec:
     """
     asked = amounts_of(spec)
     check_amounts(policy, asked)
-    _check_kernel(policy, spec)
+    _check_files_and_output(policy, spec)
     isolation = Tier.HARDWARE if Tier.HARDWARE in (policy.tier, spec.isolation) else Tier.SOFTWARE
     return _with_amounts(spec, _fill(policy, asked), isolation)
 
@@ -225,7 +225,13 @@ def _least(value: Any, cap: Any) -> Any:
     return min(value or cap, cap or value)
 
 
-def _check_kernel(policy: Policy, spec: SandboxSpec) -> None:
+def _check_files_and_output(policy: Policy, spec: SandboxSpec) -> None:
+    for mount in spec.mounts:
+        # SECURITY: nothing of the host's is seen live, let alone written to, unless policy says so.
+        if mount.mode not in policy.files:
+            key, way = policy.where("files.modes"), "read" if mount.read_only else "written"
+            hint = f'add "{mount.mode}" there if it may; or copy files in with: hyper cp'
+            raise DeniedError(f"that a sandbox has {mount} is not allowed: no folder is {way} live ({key})", hint=hint)
     if spec.kernel is None:
         return
     # SECURITY: what is trusted runs in the browser of whoever opens the notebook; a kernelspec alone cannot have that.

@@ -28,19 +28,23 @@ from hyper_kernel.rootfs.system import fill_system, find_python
 Progress = Callable[[str, int, int], None]
 
 #: Grows when the modules here build something else from the same packages and sources.
-_BUILDER = 1
+_BUILDER = 2
 _KERNEL = "linux-image-amd64"
 _BUSYBOX = "busybox-static"
 #: Needed to mount the system image. crc32c is what libcrc32c asks the kernel's crypto for, unseen by its dependencies.
 _BOOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "erofs")
-#: Loaded by process 1.
+#: Loaded by process 1: at boot, and once a folder of the host is to be mounted.
 _SYSTEM_MODULES = ("overlay", "vmw_vsock_virtio_transport")
+_FOLDER_MODULES = ("9pnet_fd", "9p")
 _MODULE_FOLDERS = (
     "drivers/virtio",
     "drivers/block",
     "fs/erofs",
     "fs/overlayfs",
     "fs/netfs",
+    "fs/fscache",
+    "fs/9p",
+    "net/9p",
     "net/vmw_vsock",
     "crypto",
     "lib",
@@ -151,7 +155,13 @@ def _make_files(made: Path, work: Path, archives: list[Path], sources: dict[str,
     image = next((work / "kernel/boot").glob("vmlinuz-*"))
     (made / "vmlinuz").write_bytes(unpack_kernel(image.read_bytes()))
     boot = modules.load_order(_BOOT_MODULES)
-    rest = {name: data for name, data in modules.load_order(_SYSTEM_MODULES).items() if name not in boot}
+    system_modules = modules.load_order((*_BOOT_MODULES, *_SYSTEM_MODULES))
+    rest = {
+        "modules": {name: data for name, data in system_modules.items() if name not in boot},
+        "modules-9p": {
+            name: data for name, data in modules.load_order(_FOLDER_MODULES).items() if name not in system_modules
+        },
+    }
     progress("making the system image", 0, 0)
     system = work / "system"
     system.mkdir()
@@ -206,7 +216,7 @@ def _read_sources() -> dict[str, bytes]:
 
 def _source_digest(sources: dict[str, bytes]) -> str:
     """A digest of all that decides what is built from given packages."""
-    digest = hashlib.sha256(f"{_BUILDER} {_BOOT_MODULES} {_SYSTEM_MODULES}".encode())
+    digest = hashlib.sha256(f"{_BUILDER} {_BOOT_MODULES} {_SYSTEM_MODULES} {_FOLDER_MODULES}".encode())
     for path, content in sorted(sources.items()):
         digest.update(f"{path} {len(content)}\n".encode() + content)
     return digest.hexdigest()

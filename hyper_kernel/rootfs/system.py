@@ -11,7 +11,7 @@ from hyper_kernel.rootfs.debian import Apt, Package, unpack
 #: Libraries that the interpreter, or one of the extension modules in use, links against.
 _LIBRARIES = ("libc6", "libgcc-s1", "zlib1g", "libexpat1", "libffi", "liblzma", "libbz2")
 #: Mount points; the image itself is read-only.
-_FOLDERS = ("proc", "sys", "dev", "run", "tmp", "lower", "scratch", "image", "modules")
+_FOLDERS = ("proc", "sys", "dev", "run", "tmp", "lower", "scratch", "image")
 #: Parts of the standard library that no guest needs.
 _UNNEEDED = re.compile(
     r"/python3[^/]*/(test|tkinter|turtledemo|idlelib|lib2to3|ensurepip|distutils|pydoc_data|venv|unittest|sqlite3"
@@ -38,14 +38,14 @@ def find_python(apt: Apt) -> list[Package]:
 
 
 def fill_system(
-    folder: Path, archives: list[Path], sources: Mapping[str, bytes], modules: Mapping[str, bytes]
+    folder: Path, archives: list[Path], sources: Mapping[str, bytes], modules: Mapping[str, Mapping[str, bytes]]
 ) -> list[str]:
     """Fill the system image's folder.
 
     :param folder: empty.
     :param archives: of the packages that :func:`find_python` names.
     :param sources: path below Python's library to content of each guest source.
-    :param modules: the kernel modules the agent loads, in order.
+    :param modules: the kernel modules the agent loads, in order, for each folder that it loads at once.
     :return: the command that becomes process 1.
     :raise HostError: a package is not as expected.
     """
@@ -56,8 +56,10 @@ def fill_system(
     for name in ("lib", "lib64"):  # since Debian 13 packages carry usr/ alone, and base-files the links
         if not (folder / name).exists():
             (folder / name).symlink_to(f"usr/{name}")
-    for number, (name, content) in enumerate(modules.items()):
-        (folder / "modules" / f"{number:02}-{name}.ko").write_bytes(content)
+    for place, those in modules.items():
+        (folder / place).mkdir()
+        for number, (name, content) in enumerate(those.items()):
+            (folder / place / f"{number:02}-{name}.ko").write_bytes(content)
     interpreter = _find_one(folder, "usr/bin/python3.*")
     library = folder / "usr/lib" / interpreter.name
     for path, content in sources.items():

@@ -14,6 +14,7 @@ from hyper_kernel.hypervisor import Hypervisor, Machine, MachineConfig, Ram
 from hyper_kernel.paths import Paths
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import Guest, OnEvent, Source
+from hyper_kernel.spec import LIVE
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ def plan_walls(paths: Paths, record: Record, parked: Path | None, pid: int) -> W
     :param pid: its machine's process.
     """
     spec, run = record.spec, paths.sandbox_run(record.id)
-    notebooks = (Path(spec.kernel.folder),) if spec.kernel and spec.kernel.folder else ()
+    kernel = spec.kernel
+    notebooks = (Path(kernel.folder),) if kernel and kernel.folder and kernel.files not in LIVE else ()
     cgroup = (limit.parent,) if (limit := find_cpu_limit(pid)) else ()
     channels = (paths.channels("").parent,) if spec.kernel else ()
     return Walls(

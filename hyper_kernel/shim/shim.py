@@ -28,11 +28,12 @@ from hyper_kernel.sandbox.source import Guest, Source
 from hyper_kernel.shim.control import Control
 from hyper_kernel.shim.kernel import Kernel
 from hyper_kernel.shim.limits import Patience, hold_cells, wait_wall
+from hyper_kernel.shim.live import mount_live, open_live
 from hyper_kernel.shim.liveness import Pulse
 from hyper_kernel.shim.owner import Lease
 from hyper_kernel.shim.program import OutputLog, Program
 from hyper_kernel.shim.work import Work
-from hyper_kernel.spec import KernelSpec, Owner
+from hyper_kernel.spec import LIVE, KernelSpec, Owner
 from hyper_kernel.wire import Type, WireError
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,7 @@ class Shim:
         """Boot, give the guest its identity, start the program or the kernel."""
         with step(log, "plan"):
             plan = await plan_machine(self._paths, self._record)
+        folders = await stack.enter_async_context(open_live(self._record.spec, self._paths, self._note))
         with step(log, "get a guest"):
             source = self._source.start(plan.machine, self._folder, self._on_event, plan.ready_kernel)
             guest = await stack.enter_async_context(source)
@@ -178,6 +180,7 @@ class Shim:
                 hostname=plan.hostname, scratch_mib=plan.scratch_mib, processes=processes, image=plan.image
             )
         self._record = self._record.changed(tier=plan.machine.tier, qemu_pid=guest.machine.pid)
+        await mount_live(folders, guest.agent)
         if self._record.spec.kernel:
             await self._start_kernel(stack, guest, self._record.spec.kernel, plan.kernel)
         else:
@@ -201,9 +204,11 @@ class Shim:
         self._kernel = Kernel(guest, spec, self._record.spec.limits)
         self._kernel.splice.on_violation = self._on_violation
         stack.push_async_callback(self._kernel.close)
-        self._work = Work(guest.agent, self._folder)
-        with step(log, "copy the folder"):
-            note = await self._work.fill(spec.folder if spec.files == "copy" else "")
+        note = ""
+        if spec.files not in LIVE:  # what is live needs no copy, and no way back
+            self._work = Work(guest.agent, self._folder)
+            with step(log, "copy the folder"):
+                note = await self._work.fill(spec.folder if spec.files == "copy" else "")
         with step(log, "start or resync the kernel"):
             connection = await self._kernel.start(name, channels)
         self._record = self._record.changed(connection=connection, notes=(*self._record.notes, *filter(None, [note])))
@@ -273,6 +278,9 @@ class Shim:
         cause = await kernel.ended(end.code, name_program_end(end, self._record.spec))
         log.info("the kernel ended with %d %s", end.code, cause.reason)
         await self._change(exit_code=end.code, **_name(cause))
+
+    def _note(self, what: str) -> None:
+        self._spawn(self._change(notes=(*self._record.notes, what)))
 
     def _end(self, cause: Cause, code: int, *, orderly: bool = False) -> None:
         if not self._ending.done():
@@ -384,8 +392,7 @@ class Shim:
 
     def _share(self) -> float:
         """How much of a processor it may use at most."""
-        percent = self._record.spec.limits.cpu_percent
-        return percent / 100 if percent else float(self._record.spec.cpus)
+        return self._record.spec.limits.cpu_percent / 100 or float(self._record.spec.cpus)
 
 
 def _name(cause: Cause) -> dict[str, str]:

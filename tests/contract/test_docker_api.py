@@ -124,7 +124,9 @@ def test_copy(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["-v", "/etc:/host"], "HostConfig.Binds is not supported"),
+        (["-v", "/srv:/host"], "/srv:/host:rw is not allowed: no folder is written live (files.modes, by default)"),
+        (["--mount", "type=bind,src=/srv,dst=/host,ro"], "/srv:/host:ro is not allowed: no folder is read live"),
+        (["-v", "data:/host"], "volume 'data': there are no volumes"),
         (["--privileged"], "HostConfig.Privileged is not supported"),
         (["-p", "80:80"], "HostConfig.PortBindings is not supported"),
         (["--network", "host"], "network mode 'host' is not supported"),

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,31 @@ def test_a_program_runs_and_nothing_is_left(user):
     assert uid == "0"
     assert release != os.uname().release
     assert user(*HYPER, "ps", "-aq").stdout == ""
+
+
+@pytest.fixture
+def roots():
+    """A folder that all may look into, with a file that they may not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        (Path(name) / "secret").write_text("root's")
+        (Path(name) / "secret").chmod(0o600)
+        yield Path(name)
+
+
+def test_a_folder_of_theirs_is_shared_and_nobody_elses(user, account, roots):
+    home = Path(account.pw_dir)
+    (home / "hyper/policy.toml").write_text('[files]\nmodes = ["copy", "none", "rw"]\n')
+    made = user("-c", "import os; os.mkdir('shared'); open('shared/a', 'w').write('theirs')")
+    assert made.returncode == 0, made.stderr
+    words = ("run", "--rm", "-v", f"{home}/shared:/data", "-v", f"{roots}:/host", "hyper/python", "sh", "-c")
+    done = user(*HYPER, *words, "id -u; cat /data/a; echo new > /data/b; cat /host/secret; echo no > /host/planted")
+    assert "0\ntheirs" in done.stdout, done.stderr
+    assert done.returncode != 0
+    assert done.stderr.count("Permission denied") == 2, done.stderr
+    assert (home / "shared/b").stat().st_uid == account.pw_uid
+    assert [path.name for path in roots.iterdir()] == ["secret"]
+    (home / "hyper/policy.toml").unlink()
 
 
 def test_nothing_breaks_out_of_their_jail(user):

@@ -14,6 +14,7 @@ import pytest
 from hyper_kernel.host.jail import FIRST_UID, OOM_SCORE, JailError, jail_argv, plan_identity, sweep_jails
 from hyper_kernel.host.process import is_alive, read_parent, read_start_ticks
 from hyper_kernel.hypervisor import MachineConfig, Tier
+from hyper_kernel.mounts.server import plan_argv, plan_jail
 from hyper_kernel.paths import find_paths
 from hyper_kernel.qemu.argv import BINARY
 from hyper_kernel.qemu.driver import Qemu
@@ -196,9 +197,13 @@ def half_made(jail, words):
             os.close(fd)
 
 
-def test_what_a_jail_leaves_that_was_killed_while_it_was_made_is_swept(config):
-    words = [shutil.which(BINARY), "-name", config.name]
-    with half_made(qemu_jail(config), words) as (outer, inner):
+@pytest.mark.parametrize("what", ["a machine", "the server of a folder"])
+def test_what_a_jail_leaves_that_was_killed_while_it_was_made_is_swept(config, tmp_path, what):
+    jail, words = qemu_jail(config), [shutil.which(BINARY), "-name", config.name]
+    if what != "a machine":
+        jail = plan_jail(tmp_path, read_only=True)
+        words = plan_argv(jail.readable[0], 7, read_only=True)
+    with half_made(jail, words) as (outer, inner):
         ticks = read_start_ticks(inner)
         sweep_jails()
         assert is_alive(inner, ticks), "a jail that is being made was swept"

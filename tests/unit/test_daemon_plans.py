@@ -105,8 +105,10 @@ def test_entrypoint_and_command_join_by_dockers_rules(entrypoint, cmd, argv):
 @pytest.mark.parametrize(
     "host",
     [
-        {"Binds": ["/etc:/etc"]},
-        {"Mounts": [{"Type": "bind"}]},
+        {"Binds": ["volume:/data"]},
+        {"Mounts": [{"Type": "volume", "Source": "v", "Target": "/data"}]},
+        {"Mounts": [{"Type": "tmpfs", "Target": "/data"}]},
+        {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "rshared"}}]},
         {"Privileged": True},
         {"Devices": [{"PathOnHost": "/dev/sda"}]},
         {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}},

@@ -85,7 +85,7 @@ def test_what_a_file_says_is_in_the_policy():
         ("[output]\ntrusted = 1", "output.trusted = 1 is not true or false"),
         ("[output]\ntrust = true", "output.trust is not known; the nearest that is: output.trusted"),
         ('[isolation]\ntier = "kvm"', 'isolation.tier = \'kvm\' is not "software" or "hardware"'),
-        ('[files]\nmodes = ["rw"]', "files.modes = ['rw'] is not a list of"),
+        ('[files]\nmodes = ["link"]', "files.modes = ['link'] is not a list of"),
         ("[files]\nmodes = []", "files.modes = [] is not a list of"),
         ("[default]\ncpus = 4\n[sandbox]\ncpus = 2", ", line 2: default.cpus = 4 is above sandbox.cpus = 2"),
     ],

@@ -72,7 +72,9 @@ export function processor(sandbox: Sandbox): string {
 export function files(mode: string, trans: TranslationBundle): string {
   const known: Record<string, string> = {
     none: trans.__('no files'),
-    copy: trans.__('a copy; changes come back by review')
+    copy: trans.__('a copy; changes come back by review'),
+    ro: trans.__('the folder itself, to read only'),
+    rw: trans.__('the folder itself, with the right to write')
   };
   return known[mode] ?? mode;
 }

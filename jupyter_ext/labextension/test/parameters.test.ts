@@ -7,7 +7,7 @@ const PARAMETERS = {
     image: { title: 'Image', enum: ['hyper/python:latest'] },
     memory_mib: { title: 'Memory', enum: [256, 512, 1024] },
     wall_s: { enum: [600] },
-    files: { enum: ['copy', 'none'] }
+    files: { enum: ['copy', 'none', 'ro', 'rw'] }
   }
 };
 const POLICY = {
@@ -34,9 +34,19 @@ test('only what policy allows can be chosen, and the cap itself', () => {
   assert.deepEqual(values().files, ['none']);
 });
 
-test('without a policy all that the kernelspec knows can be chosen', () => {
+test('without a policy all that the kernelspec knows can be chosen, but for live folders', () => {
   assert.deepEqual(values([], null).memory_mib, [256, 512, 1024]);
   assert.deepEqual(values([], null).files, ['copy', 'none']);
+});
+
+test('live folders are offered where policy allows them', () => {
+  assert.deepEqual(values([], { ...POLICY, files: { modes: ['copy', 'ro'] } }).files, ['copy', 'ro']);
+  assert.deepEqual(values([], { ...POLICY, files: { modes: ['copy', 'none', 'ro', 'rw'] } }).files, [
+    'copy',
+    'none',
+    'ro',
+    'rw'
+  ]);
 });
 
 test('images that are here can be chosen, each once', () => {

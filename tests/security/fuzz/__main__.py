@@ -24,6 +24,7 @@ TARGETS = {
     "zmtp": ("channels.zmtp", "channels.message"),
     "firewall": ("channels.firewall", "channels.packet", "policy.output", "policy.mime", "policy.html"),
     "tar": ("host.tar",),
+    "folder": ("mounts.gate", "mounts.messages"),
 }
 #: Inputs under coverage's eye, which makes them slow.
 _WATCHED = 5000

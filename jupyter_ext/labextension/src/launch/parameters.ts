@@ -70,7 +70,9 @@ function allowed(
     return [...new Set([...values, ...images.flatMap(each => each.names)])];
   }
   if (name === 'files') {
-    return values.filter(each => !policy || policy.files.modes.includes(String(each)));
+    // What lets a sandbox reach the folder itself is offered once policy is known to allow it.
+    const modes = policy?.files.modes ?? ['copy', 'none'];
+    return values.filter(each => modes.includes(String(each)));
   }
   if (cap === null) {
     return values;
