@@ -22,6 +22,8 @@ export class Mourner {
   ) {
     this._trans = _translator.load(DOMAIN);
     _context.statusChanged.connect(this._onStatus, this);
+    Dialog.tracker.widgetAdded.connect(this._onDialog, this);
+    _context.disposed.connect(() => Dialog.tracker.widgetAdded.disconnect(this._onDialog, this));
   }
 
   /** The server says that its kernel has died. */
@@ -130,6 +132,14 @@ export class Mourner {
       hushLab(this._context, this._translator);
     } else {
       void this._lookUp();
+    }
+  }
+
+  /** JupyterLab's own word on a death may come any time after ours. */
+  private _onDialog(): void {
+    if (Date.now() - this._told < NOTICE_MS) {
+      // It has to be on its way to the screen before it can be taken back.
+      void Promise.resolve().then(() => hushLab(this._context, this._translator));
     }
   }
 
