@@ -19,9 +19,8 @@ setup: .venv/installed labextension ## install what is missing, then build the g
 
 labextension: build/labextension/package.json $(LINK) ## build what JupyterLab shows, and link it into the environment
 
-test: setup test-packages ## the whole test suite, with real virtual machines and a real browser
-	@$(BIN)/pytest -n 2 --dist loadfile tests
-	@$(BIN)/pytest tests/browser
+test: setup ## the whole test suite, with real virtual machines
+	@$(BIN)/pytest tests
 
 check: .venv/installed ## format, lint, types, floors and other rules of the house; changes nothing
 	@$(BIN)/pytest tests/style

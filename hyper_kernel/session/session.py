@@ -82,7 +82,7 @@ class Session:
         self._client = client
         #: How it ended; None while it lives, as far as is known.
         self.end: HyperError | None = None
-        self._is_closed = False
+        self._is_closed = self._has_stopped = False
         self._kernel = _KernelClient(context=_context(os.getpid()))
         signing: dict[str, Any] = {"key": key.encode(), "signature_scheme": "hmac-sha256"}
         self._kernel.load_connection_info(cast("KernelConnectionInfo", started["connection"] | signing))
@@ -196,6 +196,8 @@ class Session:
 
     def is_alive(self) -> bool:
         """Whether it can run a cell, as far as is known without asking."""
+        if self._is_closed:
+            return False
         if self.end is None and self._monitor.poll(0):
             self._monitor.recv_multipart()
             self.end = self._find_end()
@@ -210,6 +212,16 @@ class Session:
 
     def close(self) -> None:
         """Remove the sandbox and close the connections; again: does nothing."""
+        if self._has_stopped:
+            return
+        self._has_stopped = True
+        # First of all: an event that nobody is there to take would hold ZeroMQ's thread, and all sessions with it.
+        for channel, monitor in (
+            (self._kernel.shell_channel, self._monitor),
+            (self._kernel.stdin_channel, self._kernel.stdin_monitor),
+        ):
+            channel.socket.disable_monitor()
+            monitor.close()
         self.kill()
         self._kernel.stop_channels()
 
@@ -229,8 +241,6 @@ class Session:
                     break
         if not self._kernel.stdin_monitor.poll(max(0, int(1000 * (deadline_s - time.monotonic())))):
             raise EndedError(f"the kernel of sandbox {self.name} cannot ask for input", hint="look with: hyper ps -a")
-        self._kernel.stdin_channel.socket.disable_monitor()
-        self._kernel.stdin_monitor.close()
         if version.get("name") == "python":
             words = str(version.get("version")).split(".")[:2]
             self.python = tuple(int(word) for word in words if word.isdigit())

@@ -124,6 +124,12 @@ def test_calls_have_fresh_sandboxes_and_nothing_is_left(kernels):
     assert not [ident for ident in kernels.children if int(ident, 16) > started]
 
 
+def test_sandboxes_that_come_and_go_side_by_side_hold_nobody_up(kernels):
+    with HyperExecutor(3, client=kernels) as executor:
+        calls = [executor.submit(abs, number) for number in range(45)]
+        assert wait(calls, 60).not_done == set()
+
+
 def test_a_call_that_runs_is_cancelled_by_removing_its_sandbox(kernels):
     with HyperExecutor(1, client=kernels) as executor:
         running, waiting = executor.submit(time.sleep, 100), executor.submit(abs, -1)
