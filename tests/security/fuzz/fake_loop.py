@@ -3,9 +3,12 @@
 import asyncio
 import os
 import select
+import time
 
 #: Turns after which whoever is still called for no new reason spins.
 _MAX_TURNS = 200
+#: How long other threads of this process may have what they opened meanwhile, in seconds.
+_SETTLE_S = 5.0
 
 
 class FakeLoop:
@@ -89,3 +92,11 @@ def lowest_fd():
     fd = os.dup(0)
     os.close(fd)
     return fd
+
+
+def assert_none_left(before):
+    """No descriptor is left of those opened since :func:`lowest_fd` said ``before``."""
+    deadline_s = time.monotonic() + _SETTLE_S
+    while lowest_fd() > before:
+        assert time.monotonic() < deadline_s, "a descriptor is left"
+        time.sleep(0.01)  # there is no event for another thread's closing

@@ -12,7 +12,7 @@ from hyper_kernel.vsock.end import ViolationError
 from hyper_kernel.vsock.listener import Ports
 from hyper_kernel.vsock.mux import Mux
 from hyper_kernel.vsock.packet import Header, Op
-from tests.security.fuzz.fake_loop import FakeLoop, lowest_fd
+from tests.security.fuzz.fake_loop import FakeLoop, assert_none_left, lowest_fd
 
 _CID, _LISTENED = 3, 7
 _BLOCK = memoryview(bytes(64 * 1024))
@@ -29,7 +29,7 @@ def run(choices):
     finally:
         play.close()
         mux_module.MAX_STREAMS, mux_module.MAX_REFUSALS, listener_module.BACKLOG = was
-    assert lowest_fd() <= before, "a descriptor is left"
+    assert_none_left(before)
     assert not play.loop.readers and not play.loop.writers, "a closed socket is still watched"
 
 

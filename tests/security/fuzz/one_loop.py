@@ -3,7 +3,7 @@
 import asyncio
 import functools
 
-from tests.security.fuzz.fake_loop import lowest_fd
+from tests.security.fuzz.fake_loop import assert_none_left, lowest_fd
 
 #: How long one play may take, in seconds: there is nothing in it to wait for.
 _PLAY_S = 20
@@ -23,4 +23,4 @@ def run_in_loop(play):
     loop.run_until_complete(asyncio.wait_for(play, _PLAY_S))
     failures, loop.failures[:] = loop.failures[:], []
     assert not failures, failures
-    assert lowest_fd() <= before, "a descriptor is left"
+    assert_none_left(before)

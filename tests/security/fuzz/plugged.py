@@ -10,7 +10,7 @@ from hyper_kernel.errors import LostError
 from hyper_kernel.vsock import user as user_module
 from hyper_kernel.vsock.listener import Ports
 from hyper_kernel.vsock.memory import ProcessMemory
-from tests.security.fuzz.fake_loop import FakeLoop, lowest_fd
+from tests.security.fuzz.fake_loop import FakeLoop, assert_none_left, lowest_fd
 
 #: Where QEMU has the guest's memory, and where the guest sees it.
 USER, GUEST, SIZE = 0x7F0000000000, 0x100000, 0x8000
@@ -87,4 +87,4 @@ class Device:
         self.loop.turn()
         self.loop.pass_time()
         assert not self.loop.readers and not self.loop.writers, "a closed socket is still watched"
-        assert lowest_fd() <= self._before, "a descriptor is left"
+        assert_none_left(self._before)
