@@ -63,7 +63,9 @@ class Missed:
         elif self._begun is not None:
             self._begun += chunk
             if len(self._begun) > MAX_MISSED:
-                self._begun = None
+                # What is kept of the end has no gap.
+                self._begun, self._last_size = None, 0
+                self._last.clear()
 
     def end_message(self) -> None:
         """What was added last ends a message."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyper_kernel.daemon.box import Box
 from hyper_kernel.daemon.shims import Shim, is_running, kill_recorded
-from hyper_kernel.errors import HostError, HyperError, LostError
+from hyper_kernel.errors import HostError, HyperError
 from hyper_kernel.host.jail import sweep_jails
 from hyper_kernel.paths import Paths
 from hyper_kernel.sandbox.death import Cause, Death, named
@@ -135,12 +135,13 @@ class Keeper:
         return False
 
     async def _answers(self, shim: Shim) -> bool:
-        """Whether a shim answers in time; one whose connection has ended meanwhile need not."""
+        """Whether a shim answers in time, be it with an error; one whose connection has ended meanwhile need not."""
         ending = asyncio.create_task(shim.wait_closed())
-        asking = asyncio.create_task(shim.request("ping", deadline_s=self._answer_s))
+        asking = asyncio.create_task(shim.request("ping", deadline_s=self._answer_s + GRACE_S))
         try:
-            await asyncio.wait({ending, asking}, return_when=asyncio.FIRST_COMPLETED)
-            return ending.done() or not isinstance(asking.exception(), LostError)
+            # A connection that ends also ends what was asked on it: only silence counts.
+            done, _ = await asyncio.wait({ending, asking}, timeout=self._answer_s, return_when=asyncio.FIRST_COMPLETED)
+            return bool(done)
         finally:
             ending.cancel()
             asking.cancel()

@@ -439,3 +439,12 @@ def test_what_is_missed_is_bounded_and_cut_between_messages(run, monkeypatch):
         assert 0 < after <= 6
 
     run(work)
+
+
+def test_the_end_of_what_is_missed_has_no_gap(monkeypatch):
+    monkeypatch.setattr(missed_module, "MAX_MISSED", 1000)
+    missed = missed_module.Missed("iopub", is_midway=False)
+    for size in (600, 600, 100, 1500, 100):  # the second is over the bound, and so is the fourth by itself
+        missed.add(b"\x02" + size.to_bytes(8, "big") + bytes(size))
+        missed.end_message()
+    assert [(message.size, message.follows_cut) for message in missed.messages()] == [(600, False), (100, True)]
