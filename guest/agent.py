@@ -18,6 +18,7 @@ from guest.identity import ImageConfig, read_image_config
 from guest.kernels import KernelRunner
 from guest.programs import Program
 from guest.splice import dial_port, splice
+from guest.users import find_user
 from hyper_kernel import wire
 from hyper_kernel.wire import Type
 
@@ -57,6 +58,7 @@ class Agent:
             "kernel.start": self._start_kernel,
             "kernel.signal": self._signal_kernel,
             "changes": self._count_changes,
+            "user": self._find_user,
             "mounted": self._wait_mounted,
             "stats": self._read_stats,
             "ping": self._ping,
@@ -156,6 +158,11 @@ class Agent:
         path = _place(str(args["path"]), self._ready())
         return {"count": ask_inside(self._root, lambda: sum(1 for _ in find_changes(path, self._base_ns.get(path, 0))))}
 
+    def _find_user(self, args: dict[str, Any]) -> dict[str, Any]:
+        name = str(args["name"]) or self._ready().user
+        user = ask_inside(self._root, lambda: find_user(name))
+        return {"uid": user.uid, "gid": user.gid}
+
     def _wait_mounted(self, _args: dict[str, Any]) -> dict[str, Any]:
         if not self._mounted.wait(_MOUNT_S) or self._mount_problem:
             raise OSError(self._mount_problem or "the host does not serve its folder")
@@ -204,6 +211,8 @@ class Agent:
                 self._serve_archive(frames, kind, args, self._ready())
             elif kind == "folder":
                 self._mount_folder(frames, args, self._ready())
+            elif kind == "log":
+                self._send_log(frames, self._ready())
             elif kind == "connect":
                 self._connect(frames, args, self._ready())
             else:
@@ -251,6 +260,10 @@ class Agent:
         except OSError as exc:
             self._mount_problem = str(exc)
         self._mounted.set()
+
+    def _send_log(self, frames: Frames, _image: ImageConfig) -> None:
+        frames.send(Type.OPENED, {})
+        self._kernels.log.send_to(frames)
 
     def _connect(self, frames: Frames, args: dict[str, Any], _image: ImageConfig) -> None:
         sock = dial_port(int(args["port"]), float(args.get("wait_s") or 0))

@@ -1,4 +1,4 @@
-"""The Jupyter kernel: found by the image's kernelspec, started, signalled, its end told."""
+"""The Jupyter kernel: found by the image's kernelspec, started, signalled, its log kept, its end told."""
 
 import contextlib
 import json
@@ -11,8 +11,9 @@ from typing import Any
 
 from guest import machine
 from guest.children import Child, Children, Launch, ask_inside
+from guest.frames import Frames
 from guest.users import find_user
-from hyper_kernel.wire import KERNEL_PORTS
+from hyper_kernel.wire import KERNEL_PORTS, MAX_DATA, Type, WireError
 
 #: Where Jupyter keeps kernelspecs; an environment made for the image comes before what its distribution has.
 _FOLDERS = (
@@ -23,8 +24,10 @@ _FOLDERS = (
 )
 _HOME_FOLDER = ".local/share/jupyter/kernels"
 _CONNECTION_FILE = "/run/hyper/kernel.json"
-#: Bytes of a kernel's own output that go to the console; what it prints for its user goes over its channels.
+#: Bytes of what a kernel's process writes that go to the console, and that are kept until the host asks; what it prints
+#: for its user goes over its channels.
 _MAX_LOG = 256 * 1024
+_READ = 4096
 
 
 class KernelRunner:
@@ -40,6 +43,8 @@ class KernelRunner:
         self._root = root
         self._on_exit = on_exit
         self._kernel: Child | None = None
+        #: What kernels' processes have written.
+        self.log = KernelLog()
 
     def start(self, args: dict[str, Any], image_env: dict[str, str], user: str, cwd: str) -> dict[str, Any]:
         """Start the kernel; returns at once, without waiting for its ports.
@@ -77,7 +82,7 @@ class KernelRunner:
         finally:
             os.close(null)
             os.close(output)
-        threading.Thread(target=_copy_log, args=(log,), name="log of the kernel", daemon=True).start()
+        threading.Thread(target=self.log.copy, args=(log,), name="log of the kernel", daemon=True).start()
         return child
 
     def _ended(self, child: Child) -> None:
@@ -85,6 +90,48 @@ class KernelRunner:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # what it left behind in its group would hold its ports
         self._on_exit(end)
+
+
+class KernelLog:
+    """What kernels' processes write: the first of it goes to the console, and all to the host, as soon as it asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._host: Frames | None = None
+        self._kept = bytearray()
+
+    def send_to(self, frames: Frames) -> None:
+        """Send what was kept, then what comes, until the host leaves or asks on another stream."""
+        with self._lock:
+            older, self._host = self._host, frames
+            kept, self._kept = self._kept, bytearray()
+            self._add(kept)
+        if older is not None:
+            older.end()
+        for kind, _ in frames.read():
+            raise WireError(f"{kind.name} is not for a log stream")
+
+    def copy(self, log: int) -> None:
+        """Read a kernel's output until it ends; also what nobody wants: a kernel must not wait for that."""
+        left = _MAX_LOG
+        with open(log, "rb", buffering=0) as source:
+            while data := source.read(_READ):
+                os.write(machine.CONSOLE, data[:left])
+                if 0 < left <= len(data):
+                    machine.say("the kernel has written too much: the console shows no more of it")
+                left = max(0, left - len(data))
+                with self._lock:
+                    self._add(data)
+
+    def _add(self, data: bytes | bytearray) -> None:
+        if self._host is not None:
+            try:
+                for start in range(0, len(data), MAX_DATA):
+                    self._host.send(Type.STDERR, bytes(data[start : start + MAX_DATA]))
+                return
+            except OSError:
+                self._host = None
+        self._kept = (self._kept + data)[:_MAX_LOG]
 
 
 def _prepare(args: dict[str, Any], user: str) -> dict[str, Any]:
@@ -158,14 +205,3 @@ def _spec_env(spec: dict[str, Any], known: dict[str, str]) -> dict[str, str]:
         return known.get(found[1], found[0])
 
     return {name: re.sub(r"\$\{(\w+)\}", fill, str(value)) for name, value in spec.get("env", {}).items()}
-
-
-def _copy_log(log: int) -> None:
-    """Copy what the kernel process writes to the console, up to a limit; read on after that: it must not block."""
-    left = _MAX_LOG
-    with open(log, "rb", buffering=0) as source:
-        while data := source.read(4096):
-            os.write(machine.CONSOLE, data[:left])
-            if 0 < left <= len(data):
-                machine.say("the kernel has written too much: the rest is not shown")
-            left = max(0, left - len(data))

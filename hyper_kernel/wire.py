@@ -28,6 +28,7 @@ Operations (guest)::
     kernel.signal {signal: int} -> {}          to the kernel's whole process group; no error when it is gone
     changes       {path: str} -> {count: int}  entries below path that changed after the last put there that was its
                   base (all of them where there was none); at most MAX_CHANGES are counted
+    user          {name: str} -> {uid: int, gid: int}      who that is in the image; the image's user where empty
     mounted       {} -> {}                     once the last folder stream has become a mount; an error where it did not
     stats         {} -> {mem_total, mem_available (bytes), scratch_total, scratch_free (bytes), processes, uptime_s}
     ping          {} -> {}                     says that the agent lives
@@ -59,6 +60,8 @@ Streams start with ``OPEN {"kind": ...}``, answered by OPENED or by REFUSED ``{"
              (put, get and list: on failure STDERR carries the reason and EXIT's code is not 0)
     folder   {path: str, read_only: bool} -> OPENED {}: from here on the connection carries 9P2000.L, by which the guest
              mounts what the host serves as FOLDER at path; ``mounted`` says whether it does
+    log      {} -> OPENED {}: STDERR carries what kernels' processes wrote and go on writing beside their channels. The
+             newest log stream is the live one
     connect  {port: int, wait_s: float} -> OPENED {}: from here on the connection is a plain byte stream to
              127.0.0.1:port in the guest
 """
@@ -69,7 +72,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-VERSION = 5
+VERSION = 6
 STREAM_PORT = 1024
 #: The five channels of a kernel are offered at these TCP ports of the guest's loopback: below the ephemeral ports,
 #: which dials of the same ports would take (a dial can even meet itself, see simultaneous open in RFC 9293).

@@ -20,6 +20,8 @@ MESSAGE_COST = 1024
 #: Short messages that pass when a cell has shown all that it may: without them front ends would wait for ever.
 _ALWAYS = frozenset({"status", "execute_input", "error", "shutdown_reply", "iopub_welcome"})
 _MAX_ALWAYS = 64 * 1024
+#: What the host itself asks of a kernel begins so (``sandbox/identity.py``), of which a kernel tells all who listen.
+_HOSTS = "hyper_"
 #: Kinds of removed things that are counted apart.
 _MAX_KINDS = 100
 _MAX_COUNTED = 1000
@@ -53,6 +55,8 @@ class Firewall:
             header, parent = read_header(parts[0]), read_header(parts[1])
             kind = str(header.get("msg_type"))
             meter.add(MESSAGE_COST)
+            if channel == "iopub" and str(parent.get("msg_type")).startswith(_HOSTS):
+                return None  # nobody's request but ours: a kernel that was just started is "starting" to its clients
             if not self._may_pass(channel, kind, parent.get("msg_id"), meter, sum(map(len, parts))):
                 self._count(header, {"message over the limit of output" if channel == "iopub" else "answer unasked": 1})
                 return None

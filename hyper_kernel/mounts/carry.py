@@ -67,7 +67,7 @@ async def carry(guest: socket.socket, server: socket.socket, gate: Gate) -> None
                     if not (reply := await answers.read()):
                         return
                     if each[4] == message[4]:
-                        gate.note(answer := reply)
+                        answer = gate.note(reply)
                 await loop.sock_sendall(guest, answer)
                 # SECURITY: nothing above waits while it need not: a flood must not keep all others from their turn.
                 await asyncio.sleep(0)

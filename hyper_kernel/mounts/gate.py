@@ -36,8 +36,10 @@ _QID_SIZE, _QID_LINK = 13, 0x02
 _UNLOCKED = 2
 #: Flags of opening: writing, emptying; and those that are always added.
 _ACCESS, _TRUNCATE, _NONBLOCK, _NOFOLLOW = 0o3, 0o1000, 0o4000, 0o400000
-#: What Tsetattr sets: the mode, the size. The server follows links for these.
-_SETS_MODE, _SETS_SIZE = 0x1, 0x8
+#: What Tsetattr sets. The server follows links for the mode and the size.
+_SETS_MODE, _SETS_UID, _SETS_GID, _SETS_SIZE = 0x1, 0x2, 0x4, 0x8
+#: Where a user and a group stand, in Tsetattr and in what answers Tgetattr; the first has what it sets before them.
+_SET_OWNER, _GOT_OWNER = HEADER + 12, HEADER + 25
 
 #: Never passed on. Links that programs of the host would follow out of the folder, devices, pipes and sockets that they
 #: would wait for: none is made. The server reads its own memory where it should read attributes. For the last two Linux
@@ -84,14 +86,28 @@ class _Fid:
     is_open: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and a group of the guest's, as numbers."""
+
+    uid: int
+    gid: int
+
+
+#: What the server calls its own user, and who has a folder where nothing else is said.
+ROOT = Owner(0, 0)
+
+
 class Gate:
     """The gate of one mount.
 
     :param read_only: whether its folder can only be read.
+    :param owner: who in the guest is to find that the folder is theirs.
     """
 
-    def __init__(self, *, read_only: bool) -> None:
+    def __init__(self, *, read_only: bool, owner: Owner = ROOT) -> None:
         self._read_only = read_only
+        self._owner = owner
         self._has_begun = False
         self._fids: dict[int, _Fid] = {}
         #: What was passed on last.
@@ -128,8 +144,8 @@ class Gate:
         self._asked = kind, parts
         return self._plan(kind, parts, frame), b""
 
-    def note(self, answer: bytes) -> None:
-        """Learn from the server's answer to a request that was passed on.
+    def note(self, answer: bytes) -> bytes:
+        """Learn from the server's answer to a request that was passed on; the answer as the guest gets it.
 
         :raise ProtocolError: it is none.
         """
@@ -145,9 +161,14 @@ class Gate:
             self._fids[parts.fids[1]] = _Fid(is_link=is_link)
         elif is_done and made is not None:
             self._fids[made] = _Fid()
+        elif is_done and kind is Request.GETATTR:
+            return _rename_owner(answer, _GOT_OWNER, ROOT, self._owner)
+        return answer
 
     def _plan(self, kind: Request, parts: Parts, frame: bytes) -> list[bytes]:
         """What to ask the server, for one request."""
+        if kind is Request.SETATTR:
+            frame = _rename_owner(frame, _SET_OWNER, self._owner, ROOT, parts.numbers[0])
         asked, tag = [_harden(kind, parts, frame)], frame[5:HEADER]
         made = _find_made(kind, parts)
         if made is not None and made in self._fids:
@@ -217,6 +238,15 @@ class Gate:
 
     def _forget(self, parts: Parts) -> None:
         self._fids.pop(parts.fids[0], None)  # the server does, whatever it answers
+
+
+def _rename_owner(frame: bytes, at: int, here: Owner, there: Owner, sets: int = _SETS_UID | _SETS_GID) -> bytes:
+    """A message in which one side's owner stands for the other's; nobody else is renamed."""
+    for each, this, that in ((_SETS_UID, here.uid, there.uid), (_SETS_GID, here.gid, there.gid)):
+        if sets & each and frame[at : at + 4] == pack_number(this, 4):
+            frame = frame[:at] + pack_number(that, 4) + frame[at + 4 :]
+        at += 4
+    return frame
 
 
 def _find_made(kind: Request, parts: Parts) -> int | None:

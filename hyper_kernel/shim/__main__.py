@@ -27,8 +27,9 @@ from hyper_kernel.sandbox.plan import Shape
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import ColdSource
 from hyper_kernel.shim.confined import ConfinedHypervisor, ConfinedSource, plan_walls
+from hyper_kernel.shim.log import log_to
 from hyper_kernel.shim.parked import park
-from hyper_kernel.shim.shim import Shim, log_to
+from hyper_kernel.shim.shim import Shim
 from hyper_kernel.template.bake import bake_shape
 from hyper_kernel.template.source import TemplateSource
 from hyper_kernel.template.store import TemplateStore

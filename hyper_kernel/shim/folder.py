@@ -16,13 +16,13 @@ from hyper_kernel.errors import RequestError
 from hyper_kernel.limits import MAX_COPY_BYTES, MAX_COPY_FILES
 from hyper_kernel.review.changes import FOLDER
 
-#: Made again by their tools, and large.
-_SKIPPED = frozenset({"__pycache__", "node_modules"})
+#: Made again by their tools: nobody misses them.
+_SKIPPED = frozenset({"__pycache__", "node_modules", ".ipynb_checkpoints"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyPlan:
-    """What of a folder goes in: paths relative to it, folders before what they hold; and how many were left out."""
+    """What of a folder goes in: paths relative to it, folders before what they hold; and how many people will miss."""
 
     paths: tuple[str, ...]
     left_out: int
@@ -41,13 +41,15 @@ def plan_copy(folder: Path) -> CopyPlan:
     while waiting:
         here = waiting.popleft()
         for entry in _scan(folder, here):
+            if entry.name in _SKIPPED:
+                continue
             path = os.path.join(here, entry.name)
             info = entry.stat(follow_symlinks=False)
             wanted = stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode)
             size = info.st_size if stat.S_ISREG(info.st_mode) else 0
             full = len(paths) >= MAX_COPY_FILES or total + size > MAX_COPY_BYTES
             # SECURITY: links are never followed: one to a key outside the folder would carry it into the guest.
-            if not wanted or full or entry.name.startswith(".") or entry.name in _SKIPPED:
+            if not wanted or full or entry.name.startswith("."):
                 left_out += 1
                 continue
             total += size

@@ -9,10 +9,11 @@ from typing import Any
 
 from hyper_kernel.channels.signing import Signer
 from hyper_kernel.channels.splice import Splice
-from hyper_kernel.errors import GuestError, HostError
+from hyper_kernel.errors import GuestError, HostError, LostError
 from hyper_kernel.sandbox.death import Cause
 from hyper_kernel.sandbox.kernel import LISTEN_S, WORK, KernelPorts, new_key, resync_kernel, sign_with
 from hyper_kernel.sandbox.source import Guest
+from hyper_kernel.shim.program import Program
 from hyper_kernel.spec import KernelSpec, Limits
 
 #: How long all clients together may take to read why their kernel ended, in seconds.
@@ -69,6 +70,18 @@ class Kernel:
             info = self.splice.bind_tcp("127.0.0.1", self._spec.ports)
         self._ports.dial_ahead()
         return info | {"signature_scheme": self._spec.signature_scheme, "kernel_name": name}
+
+    async def follow_log(self, program: Program) -> None:
+        """Have what its process writes kept and told as a program's output is, for as long as there is a guest.
+
+        :raise GuestError: the guest broke the contract.
+        """
+        try:
+            stream = await self._agent.open("log")
+        except LostError:
+            return  # it ends, and who waits for that says why
+        with contextlib.closing(stream):
+            await program.follow(stream)
 
     async def close(self) -> None:
         """End all connections and let nobody in any more."""

@@ -13,7 +13,7 @@ from hyper_kernel.errors import GuestError, RequestError
 from hyper_kernel.host.jail import check_made
 from hyper_kernel.host.share import hold_cpu
 from hyper_kernel.mounts.carry import carry
-from hyper_kernel.mounts.gate import Gate
+from hyper_kernel.mounts.gate import Gate, Owner
 from hyper_kernel.mounts.messages import ProtocolError
 from hyper_kernel.mounts.server import Served, check_apart, serve_folder
 from hyper_kernel.paths import HOST_POLICY, Paths
@@ -22,17 +22,21 @@ from hyper_kernel.spec import LIVE, Mount, SandboxSpec
 
 log = logging.getLogger(__name__)
 
+_NO_USER = (1 << 32) - 1
+
 
 class LiveFolder:
     """A folder that is served, and not yet mounted.
 
     :param mount: what is to be seen where.
+    :param user: of the guest's, whose it is to be there; empty means the image's.
     :param served: where its server is.
     :param on_lost: told what has become of it, for people, when it ends before :meth:`close`.
     """
 
-    def __init__(self, mount: Mount, served: Served, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, mount: Mount, user: str, served: Served, on_lost: Callable[[str], None]) -> None:
         self._mount = mount
+        self._user = user
         self._served = served
         self._on_lost = on_lost
         self._stream: socket.socket | None = None
@@ -45,9 +49,10 @@ class LiveFolder:
         :raise JailError: there is no server, since this host did not make its jail.
         """
         wanted = self._mount
+        gate = Gate(read_only=wanted.read_only, owner=await self._find_owner(agent))
         frames = await agent.open("folder", path=wanted.target, read_only=wanted.read_only)
         self._stream = frames.detach()
-        self._carrying = asyncio.create_task(self._carry(self._stream))
+        self._carrying = asyncio.create_task(self._carry(self._stream, gate))
         try:
             await agent.request("mounted")
         except GuestError as exc:
@@ -64,8 +69,15 @@ class LiveFolder:
         if self._stream:
             self._stream.close()
 
-    async def _carry(self, stream: socket.socket) -> None:
-        carrying = asyncio.create_task(carry(stream, self._served.sock, Gate(read_only=self._mount.read_only)))
+    async def _find_owner(self, agent: Agent) -> Owner:
+        found = await agent.request("user", name=self._user)
+        uid, gid = (_read_number(found.get(name)) for name in ("uid", "gid"))
+        if uid is None or gid is None:
+            raise GuestError(f"the guest does not say who {self._user or 'its user'} is")
+        return Owner(uid, gid)
+
+    async def _carry(self, stream: socket.socket, gate: Gate) -> None:
+        carrying = asyncio.create_task(carry(stream, self._served.sock, gate))
         ended = asyncio.ensure_future(self._served.wait())
         try:
             await asyncio.wait({carrying, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +98,12 @@ class LiveFolder:
         what = f"{self._mount.target} is lost, and answers with errors: {why}"
         log.error("%s", what)
         self._on_lost(what)
+
+
+def _read_number(said: object) -> int | None:
+    """A user's or a group's number; None where it is none."""
+    # SECURITY: it is for the guest's eyes alone, but has to fit where it goes.
+    return said if isinstance(said, int) and 0 <= said < _NO_USER else None
 
 
 def plan_mounts(spec: SandboxSpec) -> list[Mount]:
@@ -115,7 +133,7 @@ async def open_live(spec: SandboxSpec, paths: Paths, on_lost: Callable[[str], No
             check_apart(source, own)
             served = await stack.enter_async_context(serve_folder(source, read_only=mount.read_only))
             await stack.enter_async_context(hold_cpu(served.pid, spec.limits.cpu_percent))
-            folders.append(LiveFolder(mount, served, on_lost))
+            folders.append(LiveFolder(mount, spec.process.user, served, on_lost))
             stack.push_async_callback(folders[-1].close)
         yield folders
 

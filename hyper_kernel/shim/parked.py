@@ -24,7 +24,8 @@ from hyper_kernel.sandbox.plan import Shape, plan_boot, plan_image
 from hyper_kernel.sandbox.record import Record
 from hyper_kernel.sandbox.source import Guest, OnEvent, Source
 from hyper_kernel.shim.confined import ConfinedSource, plan_walls
-from hyper_kernel.shim.shim import Shim, log_to
+from hyper_kernel.shim.log import log_to
+from hyper_kernel.shim.shim import Shim
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The main program of a sandbox: its output to a log and to whoever is attached, their input to it."""
+"""The main program of a sandbox: its output, or its kernel's, to a log and to who is attached, their input to it."""
 
 import asyncio
 import codecs
@@ -25,13 +25,20 @@ _NAMES = {Type.STDOUT: "stdout", Type.STDERR: "stderr"}
 
 
 class OutputLog:
-    """``output.jsonl``: a line per piece of output, as Docker's json-file driver writes them."""
+    """``output.jsonl``: a line per piece of output, as Docker's json-file driver writes them.
 
-    def __init__(self, path: Path) -> None:
+    :param path: the file.
+    :param keep: go on after what is in it: Jupyter restarts a kernel before anybody could read why it ended. Where
+        half of the room is taken, begin anew all the same.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
         self._path = path
-        self._size = 0
         self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in _NAMES}
-        path.write_bytes(b"")
+        self._size = path.stat().st_size if keep and path.exists() else 0
+        if not 0 < self._size <= MAX_LOG // 2:
+            self._size = 0
+            path.write_bytes(b"")
 
     def append(self, kind: Type, data: bytes) -> None:
         """Add output; past ``MAX_LOG`` bytes it is dropped, with one line that says so."""
@@ -85,14 +92,22 @@ class Program:
                     end = ProgramEnd.read(wire.parse(kind, payload))
                     await self.finish(end.code)
                     return end
-                if kind not in _NAMES:
-                    raise wire.WireError(f"{kind.name} in a program's output")
-                self.last_s = time.monotonic()
-                self._output.append(kind, payload)
-                await self._deliver(kind, payload)
+                await self._take(kind, payload)
         except wire.WireError as exc:
             raise GuestError(f"the guest broke the contract: {exc}") from exc
         raise GuestError("the program's stream ended without an exit code")
+
+    async def follow(self, log: Frames) -> None:
+        """Carry what a kernel's process writes, for as long as the guest sends it.
+
+        :param log: a log stream of the agent's.
+        :raise GuestError: the guest broke the contract.
+        """
+        try:
+            async for kind, payload in log:
+                await self._take(kind, payload)
+        except wire.WireError as exc:
+            raise GuestError(f"the guest broke the contract: {exc}") from exc
 
     async def finish(self, code: int) -> None:
         """Tell everybody attached that it ended."""
@@ -122,6 +137,13 @@ class Program:
         """Pass input, a resize or a signal to the program; waits until it has started."""
         stream = await asyncio.shield(self._stream)
         await stream.send(kind, payload)
+
+    async def _take(self, kind: Type, payload: bytes) -> None:
+        if kind not in _NAMES:
+            raise wire.WireError(f"{kind.name} in a program's output")
+        self.last_s = time.monotonic()
+        self._output.append(kind, payload)
+        await self._deliver(kind, payload)
 
     async def _deliver(self, kind: Type, payload: bytes | dict[str, Any]) -> None:
         for frames in tuple(self._attached):

@@ -6,10 +6,8 @@ import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from typing import Any
 
 from hyper_kernel.agent.agent import RefusedError
@@ -18,7 +16,6 @@ from hyper_kernel.host.memory import read_oom_kills
 from hyper_kernel.host.share import hold_cpu
 from hyper_kernel.host.timing import step
 from hyper_kernel.host.usage import read_own_cpu_s
-from hyper_kernel.limits import MAX_CONSOLE
 from hyper_kernel.link import Frames
 from hyper_kernel.paths import Paths, make_private
 from hyper_kernel.sandbox.death import Cause, Death, ProgramEnd, name_machine_end, name_program_end, named
@@ -58,14 +55,6 @@ class Ending:
     orderly: bool = False
 
 
-def log_to(folder: Path) -> None:
-    """Have this process log to ``shim.log`` of a folder from here on."""
-    words = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    # SECURITY: a guest can have something logged again and again; the host's disk holds this and as much before it.
-    file = RotatingFileHandler(folder / "shim.log", maxBytes=MAX_CONSOLE, backupCount=1)
-    logging.basicConfig(handlers=[file], level=logging.INFO, format=words, force=True)
-
-
 class Shim:
     """Owns one sandbox.
 
@@ -83,7 +72,7 @@ class Shim:
         self._run = paths.sandbox_run(record.id)
         self._control = Control(self)
         self._listener = listener
-        self._program = Program(OutputLog(self._folder / "output.jsonl"))
+        self._program = Program(OutputLog(self._folder / "output.jsonl", keep=bool(record.spec.kernel)))
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._guest: Guest | None = None
@@ -211,23 +200,27 @@ class Shim:
                 note = await self._work.fill(spec.folder if spec.files == "copy" else "")
         with step(log, "start or resync the kernel"):
             connection = await self._kernel.start(name, channels)
+        self._spawn(self._carry(self._kernel.follow_log(self._program)))
         self._record = self._record.changed(connection=connection, notes=(*self._record.notes, *filter(None, [note])))
 
     async def _start_program(self, guest: Guest, plan: Plan) -> None:
         stream = await guest.agent.open("exec", **plan.program)
-        self._spawn(self._run_program(stream))
+        self._spawn(self._carry(self._run_program(stream)))
 
     async def _run_program(self, stream: Frames) -> None:
-        try:
+        with closing(stream):
             end = await self._program.run(stream, open_stdin=self._record.spec.process.open_stdin)
             self._end(name_program_end(end, self._record.spec), end.code, orderly=True)
+
+    async def _carry(self, output: Awaitable[None]) -> None:
+        """Carry what it writes; what goes wrong with that ends it."""
+        try:
+            await output
         except GuestError as exc:
             await asyncio.wait({self._ending}, timeout=_NAMING_S)  # as above
             self._end(named(Death.VIOLATION, str(exc)), _FAILED)
         except OSError as exc:
             self._end(named(Death.HOST_LOST, f"cannot keep what it writes: {exc}"), _FAILED)
-        finally:
-            stream.close()
 
     async def _wait_machine(self, guest: Guest) -> Cause:
         kills = read_oom_kills()

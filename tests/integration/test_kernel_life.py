@@ -60,6 +60,15 @@ def reply_to(kernel, sent):
     return reply["content"]
 
 
+def wait_for_log(manager, words):
+    """The log of a manager's sandbox, once these words are in it."""
+    deadline = time.monotonic() + CELL_S
+    while words not in (log := b"".join(piece for _, piece in Client().logs(manager.provisioner._sandbox)).decode()):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)  # what it says comes beside its channels, when it comes
+    return log
+
+
 def record_of(manager):
     return Client().sandbox(manager.provisioner._sandbox)
 
@@ -112,6 +121,18 @@ def test_the_servers_environment_stays_outside(home, tmp_path, monkeypatch):
     finally:
         kernel.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_its_log_is_what_its_process_wrote_also_before_it_was_restarted(manager, kernel):
+    run(kernel, "get_ipython().kernel.log.error('said to its log')")
+    wait_for_log(manager, "said to its log")
+    kernel.execute("import os; os._exit(3)")
+    wait_dead(manager)
+    manager.restart_kernel(now=True)
+    kernel.wait_for_ready(timeout=START_S)
+    run(kernel, "get_ipython().kernel.log.error('said again')")
+    log = wait_for_log(manager, "said again")
+    assert log.index("said to its log") < log.index("said again")
 
 
 def test_an_interrupt_ends_a_cell_and_its_children(manager, kernel):

@@ -132,6 +132,53 @@ print(open('/data/host.txt').read())
 """
 
 
+ANOTHER_USER = """
+import os
+os.chdir('/data')
+open('made.txt', 'w').write('made')
+os.makedirs('tree/deep')
+os.chmod('host.txt', 0o640)
+os.chown('made.txt', os.getuid(), os.getgid())
+print({(os.stat(path).st_uid, os.stat(path).st_gid) for path in ('.', 'host.txt', 'made.txt', 'tree/deep')})
+try:
+    os.chown('made.txt', 4321, -1)
+except OSError as exc:
+    print(exc.strerror)
+"""
+
+
+def test_a_folder_is_that_of_the_user_whom_the_program_runs_as(folder):
+    """As root's it could be read at most: the guest's own kernel judges by what it sees."""
+    words = ("run", "--rm", "--user", "1234:4321", "-v", f"{folder}:/data", IMAGE, "python3", "-c", ANOTHER_USER)
+    assert hyper(*words) == "{(1234, 4321)}\nOperation not permitted\n"
+    owner = folder.stat()
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")} == {(owner.st_uid, owner.st_gid)}
+    assert (folder / "host.txt").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def small_disk(folder):
+    """The folder to share is a disk of one MiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    (folder / "host.txt").write_text("from the host")
+    yield
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a disk")
+def test_a_full_disk_is_told_to_who_writes_and_nothing_else_ends(small_disk, inside):
+    found = inside(
+        "import os\n"
+        "with open('/data/host.txt', 'ab', buffering=0) as file:\n"
+        "    try:\n"
+        "        while file.write(bytes(65536)): pass\n"
+        "    except OSError as exc: print(exc.strerror)\n"
+        "os.truncate('/data/host.txt', 3)\n"
+        "print(open('/data/host.txt').read())\n"
+    )
+    assert found == "No space left on device\nfro\n"
+
+
 def test_what_is_read_only_is_so_on_the_host_s_side_too(folder):
     """The guest's root lifts its own kernel's word first."""
     printed = hyper("run", "--rm", "-v", f"{folder}:/data:ro", IMAGE, "python3", "-c", READ_ONLY)

@@ -108,6 +108,17 @@ def test_a_message_passes_as_it_was_read_with_its_buffers(run):
     run(work)
 
 
+def test_what_the_host_itself_asks_of_a_kernel_is_nobodys_matter(run):
+    async def work(kernel, splice, info):
+        iopub = await Line.open(kernel, info, "iopub")
+        for msg_type in ("hyper_identity_request", "kernel_info_request"):
+            parent = {"msg_id": msg_type, "msg_type": msg_type}
+            await iopub.from_kernel(say("status", {"execution_state": "idle"}, parent=parent))
+        assert (await iopub.next()).parent["msg_id"] == "kernel_info_request"
+
+    run(work)
+
+
 def test_what_is_active_is_removed_and_counted(run):
     async def work(kernel, splice, info):
         iopub = await Line.open(kernel, info, "iopub")

@@ -1,22 +1,27 @@
 """Folders that a sandbox sees live, as they are asked for: in words, by policy, in Docker's shapes, in order."""
 
+import asyncio
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from hyper_kernel.cli.run import plan_mount
 from hyper_kernel.daemon.create_body import plan_sandbox
 from hyper_kernel.daemon.docker_json import details, summary
-from hyper_kernel.errors import DeniedError, RequestError
+from hyper_kernel.errors import DeniedError, GuestError, RequestError
 from hyper_kernel.host.jail import jail_argv
+from hyper_kernel.mounts.gate import Gate, Owner
+from hyper_kernel.mounts.messages import Request, pack_message, pack_number, pack_string
 from hyper_kernel.mounts.server import plan_argv, plan_jail
 from hyper_kernel.oci.layout import ImageConfig
 from hyper_kernel.policy.parse import parse_policy
 from hyper_kernel.policy.rules import admit
 from hyper_kernel.sandbox.record import Record
-from hyper_kernel.shim.live import plan_mounts
+from hyper_kernel.shim.live import LiveFolder, plan_mounts
 from hyper_kernel.spec import KernelSpec, Mount, SandboxSpec, parse_mount
+from hyper_kernel.wire import FOLDER_MSIZE, FOLDER_VERSION
 
 READ, WRITE = Mount(source="/a", target="/b", read_only=True), Mount(source="/a", target="/b")
 IMAGE = ImageConfig(cmd=("sh",), labels={})
@@ -141,3 +146,58 @@ def test_the_servers_jail_has_its_folder_and_its_libraries(tmp_path, read_only):
     assert ("ro" in program) is read_only
     assert all(path.name == "diod" or ".so" in path.name for path in jail.readable)
     assert len(jail.readable) > 5
+
+
+def _setattr(valid, uid, gid):
+    body = [(0, 4), (valid, 4), (0o644, 4), (uid, 4), (gid, 4), *[(0, 8)] * 5]
+    return pack_message(Request.SETATTR, b"\0\0", b"".join(pack_number(*each) for each in body))
+
+
+def _begun(owner):
+    gate = Gate(read_only=False, owner=owner)
+    version = pack_number(FOLDER_MSIZE, 4) + pack_string(FOLDER_VERSION.encode())
+    assert gate.ask(pack_message(Request.VERSION, b"\xff\xff", version))[0]
+    return gate
+
+
+@pytest.mark.parametrize(
+    ("valid", "asked", "told"),
+    [
+        (0x6, (1000, 100), (0, 0)),
+        (0x2, (1000, 100), (0, 100)),
+        (0x4, (1000, 100), (1000, 0)),
+        (0x6, (1001, 1000), (1001, 1000)),
+    ],
+    ids=["both", "user", "group", "others"],
+)
+def test_a_guests_user_is_the_servers_own_and_nobody_else_is(valid, asked, told):
+    gate = _begun(Owner(uid=1000, gid=100))
+    assert gate.ask(_setattr(valid, *asked))[0] == [_setattr(valid, *told)]
+
+
+@pytest.mark.parametrize(
+    ("served", "seen"), [((0, 0), (1000, 100)), ((65534, 65534), (65534, 65534)), ((0, 7), (1000, 7))]
+)
+def test_what_is_the_servers_own_is_seen_as_the_guests_users(served, seen):
+    gate = _begun(Owner(uid=1000, gid=100))
+
+    def answer(uid, gid):
+        body = bytes(range(25)) + pack_number(uid, 4) + pack_number(gid, 4) + bytes(120)
+        return pack_message(Request.GETATTR + 1, b"\0\0", body)
+
+    gate.ask(pack_message(Request.GETATTR, b"\0\0", pack_number(0, 4) + pack_number(0x7FF, 8)))
+    assert gate.note(answer(*served)) == answer(*seen)
+    gate.ask(pack_message(Request.GETATTR, b"\0\0", pack_number(0, 4) + pack_number(0x7FF, 8)))
+    short = pack_message(Request.GETATTR + 1, b"\0\0", b"")
+    assert gate.note(short) == short, "a server that was taken over may say anything"
+
+
+@pytest.mark.parametrize("said", [{}, {"uid": "0", "gid": 0}, {"uid": -1, "gid": 0}, {"uid": 0, "gid": 2**32}])
+def test_a_guest_that_says_no_number_for_its_user_gets_no_folder(said):
+    async def ask(op, **args):
+        return said
+
+    served = SimpleNamespace(words=lambda: "")
+    mount = LiveFolder(Mount(source="/a", target="/b"), "somebody", served, lambda what: None)
+    with pytest.raises(GuestError, match="somebody"):
+        asyncio.run(mount.mount(SimpleNamespace(request=ask)))

@@ -65,8 +65,8 @@ def test_a_payload_that_is_no_object_is_refused(payload):
         parse(Type.REQUEST, payload)
 
 
-def test_numbers_are_those_of_version_5():
-    assert wire.VERSION == 5
+def test_numbers_are_those_of_version_6():
+    assert wire.VERSION == 6
     assert [int(kind) for kind in Type] == [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 35, 36, 37, 38]
 
 

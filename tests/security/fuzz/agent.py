@@ -70,7 +70,7 @@ class _Play:
     async def talk(self):
         agent = await Agent.meet(self, on_event=lambda event: None, deadline_s=5)
         try:
-            kind = self.choices.byte() % 7
+            kind = self.choices.byte() % 8
             if kind == 0:
                 await agent.resync(hostname="h", scratch_mib=1, image={})
                 await agent.request("stats")
@@ -88,12 +88,23 @@ class _Play:
             elif kind == 5:
                 review = await Work(agent, self.kept.parent).review()
                 assert read_review(self.kept.parent) == review
+            elif kind == 6:
+                await self.follow_log(agent)
             else:
                 self.kept.write_bytes(b"kept")
                 await Work(agent, self.kept.parent).fill("")
         finally:
             await agent.close()
             assert agent._link._reader.exception() is None
+
+    async def follow_log(self, agent):
+        frames = await agent.open("log")
+        log = OutputLog(Path(_FOLDER.name) / "output.jsonl", keep=True)
+        try:
+            await Program(log).follow(frames)
+        finally:
+            frames.close()
+            log.pieces()
 
     async def run_program(self, agent):
         frames = await agent.open("exec", argv=["true"])
