@@ -3,10 +3,12 @@ PYTHON := python3
 BIN := .venv/bin
 LAB := jupyter_ext/labextension
 LINK := .venv/share/jupyter/labextensions/hyper-kernel
+# Files of tests beside each other: an emulated machine keeps one processor busy, and most of the others idle.
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 NODE := cd $(LAB) && export PATH="$(CURDIR)/$(BIN):$$PATH"
 
 help: ## what can be made (this list)
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: setup ## run the first notebook, every cell in a sandbox, and print what it shows
 	@$(BIN)/python -m hyper_kernel.cli.demo
@@ -19,9 +21,10 @@ setup: .venv/installed labextension ## install what is missing, then build the g
 
 labextension: build/labextension/package.json $(LINK) ## build what JupyterLab shows, and link it into the environment
 
-test: setup ## the whole test suite, with real virtual machines
-	@$(BIN)/pytest tests --ignore tests/security
-	@$(BIN)/pytest tests/security  # counts descriptors: in a process without what kernels' clients left in the other
+test: setup test-packages ## the whole test suite, with real virtual machines and a real browser
+	@$(BIN)/pytest $(BESIDE) tests --ignore tests/security
+	@$(BIN)/pytest tests/security  # measures, and counts descriptors: with nothing beside it, in a process of its own
+	@$(BIN)/pytest $(BESIDE) tests/browser
 
 check: .venv/installed ## format, lint, types, floors and other rules of the house; changes nothing
 	@$(BIN)/pytest tests/style

@@ -24,6 +24,7 @@ from jupyter_ext.tell import Teller
 from jupyter_ext.terminals import Terminals
 from jupyter_ext.watch import Watch
 from jupyter_ext.websocket import HyperWebsocketConnection
+from jupyter_ext.wishes import NotebookWishes
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -56,6 +57,7 @@ class HyperKernelApp(ExtensionApp):
     metrics: Metrics
     reattach: Reattach
     terminals: Terminals
+    wishes: NotebookWishes
     _session_file: SessionFile | None = None
     _reattaching: asyncio.Task[None] | None = None
 
@@ -91,6 +93,7 @@ class HyperKernelApp(ExtensionApp):
         self.watch = Watch(self.hyperd, teller.tell, sample_s=self.sample_s)
         self.kernels = Kernels(self.server)
         self.terminals = Terminals(self.hyperd)
+        self.wishes = NotebookWishes(self.server)
         self.metrics = Metrics(self.watch, teller.deaths)
         self.metrics.register()
         known = self._session_file.kernel_ids() if self._session_file else set()

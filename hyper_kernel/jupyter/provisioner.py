@@ -80,7 +80,9 @@ class HyperProvisioner(KernelProvisionerBase):
         self._sandbox = ""
         self._folder = ""
         self._arguments: tuple[str, ...] = ()
+        #: What it was started with, and what it shall have; None until its notebook was asked.
         self._wish = Wish()
+        self._wanted: Wish | None = None
         self._running = False
 
     def __repr__(self) -> str:
@@ -90,6 +92,10 @@ class HyperProvisioner(KernelProvisionerBase):
     def has_process(self) -> bool:
         """Whether a kernel was launched and not yet waited for, be it alive or dead."""
         return self._running
+
+    def wish(self, wish: Wish) -> None:
+        """See :class:`hyper_kernel.jupyter.wishes.Wishing`."""
+        self._wanted = wish
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare a launch; called by the manager before each start and restart.
@@ -112,7 +118,9 @@ class HyperProvisioner(KernelProvisionerBase):
         :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
         """
         self._folder = str(Path(kwargs.get("cwd") or ".").absolute())
-        wish = WISHES.find(kwargs["env"].get("JPY_SESSION_NAME", ""))
+        if self._wanted is None:  # only then: by a restart its notebook may have another name, and another its name
+            self._wanted = WISHES.find(kwargs["env"].get("JPY_SESSION_NAME", ""))
+        wish = self._wanted
         spec = self._sandbox_spec(kwargs["env"], wish)
         info = await self._restart(spec, wish) or await self._start(spec)
         self._running, self._wish = True, wish
@@ -178,7 +186,7 @@ class HyperProvisioner(KernelProvisionerBase):
         connection = provisioner_info["connection_info"]
         self.connection_info = cast("KernelConnectionInfo", connection | {"key": connection["key"].encode()})
         self._sandbox, self._folder = provisioner_info["sandbox"], provisioner_info["folder"]
-        self._running = True
+        self._running, self._wanted = True, Wish()  # those of its notebook went with the server that it had
 
     async def take_over(self, sandbox: str, folder: str) -> dict[str, Any]:
         """Take over the kernel of a sandbox whose owner has ended, be it alive or dead.

@@ -7,6 +7,7 @@ server's process. Wishes are requests: hyperd's policy caps them.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Protocol, runtime_checkable
 
 from hyper_kernel.spec import Limits
 
@@ -26,6 +27,14 @@ class Wish:
     output: str = ""
 
 
+@runtime_checkable
+class Wishing(Protocol):
+    """What has a kernel for which something can be wished: a provisioner of ours."""
+
+    def wish(self, wish: Wish) -> None:
+        """Have its kernel get this from its next start on."""
+
+
 class Wishes:
     """Wishes by notebook: its path on the host, as the server tells kernels in ``JPY_SESSION_NAME``."""
 
@@ -41,6 +50,14 @@ class Wishes:
                 self._by_path[path] = wish
             while len(self._by_path) > MAX_WISHES:
                 self._by_path.popitem(last=False)
+
+    def move(self, path: str, new: str | None) -> None:
+        """A notebook, or a folder with all in it, has another path from here on; None: it is deleted."""
+        with self._lock:
+            for old in [old for old in self._by_path if old == path or old.startswith(f"{path}/")]:
+                wish = self._by_path.pop(old)
+                if new is not None:
+                    self._by_path[new + old[len(path) :]] = wish
 
     def find(self, path: str) -> Wish:
         """What was wished for a notebook; an empty wish where nothing was."""

@@ -3,11 +3,10 @@
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.services.sessions.sessionmanager import ModelName
 from tornado.web import authenticated
 
 from hyper_kernel.errors import RequestError
-from hyper_kernel.jupyter.wishes import WISHES, Wish
+from hyper_kernel.jupyter.wishes import Wish
 from hyper_kernel.spec import DEFAULT_IMAGE, KernelSpec, Limits, SandboxSpec
 from jupyter_ext import models
 from jupyter_ext.handlers.base import HyperHandler, answers
@@ -30,9 +29,7 @@ class WishesHandler(HyperHandler):
             raise RequestError("the body has no path of a notebook", hint='send {"path": ..., ...}')
         wish = read_wish(body)
         given = await self.hyperd.call(self.hyperd.doer.admit, as_spec(wish))
-        # As the session manager will name the notebook to its kernel.
-        env = self.session_manager.get_kernel_env(path, ModelName(name or path.rpartition("/")[2]))
-        WISHES.put(env["JPY_SESSION_NAME"], wish)
+        await self.app.wishes.put(path, name or path.rpartition("/")[2], wish)
         return models.granted(path, given)
 
 

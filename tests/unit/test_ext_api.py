@@ -4,11 +4,13 @@ import asyncio
 import json
 import re
 
+import nbformat
 import pytest
 from jupyter_server.auth import Authorizer
 from tornado.httpclient import HTTPClientError
 
 from hyper_kernel.jupyter import kernelspec
+from hyper_kernel.jupyter.wishes import WISHES, Wish
 from tests.fakes.fixtures import shell
 from tests.unit.ext_schema import API, METHODS, check, check_named, operations
 from tests.unit.ext_server import serving
@@ -223,6 +225,46 @@ def test_wishes_are_held_to_policy_and_reach_the_kernel(root, fake_home, client)
             assert again["id"] == kernel["id"]
             assert (again["memory_mib"], again["limits"]["cell_s"]) == (1024, 0)
             await served.ask("PUT", f"{V1}/wishes", {"path": "sub/a.ipynb"})
+
+    asyncio.run(scenario())
+
+
+def test_a_wish_goes_where_its_notebook_goes(root, fake_home, client):
+    (root / "sub").mkdir()
+    for name in ("Untitled.ipynb", "other.ipynb"):
+        (root / "sub" / name).write_text(json.dumps(nbformat.v4.new_notebook()))
+
+    async def start(served, path):
+        kernel = {"name": "hyper-python"}
+        body = {"path": path, "name": path.rpartition("/")[2], "type": "notebook", "kernel": kernel}
+        session = (await served.ask("POST", "/api/sessions", body)).json
+        return session["id"], session["kernel"]["id"]
+
+    async def memory_of(served, kernel):
+        return {each["kernel"]["id"]: each["memory_mib"] for each in await served.get(f"{V1}/sandboxes")}[kernel]
+
+    async def scenario():
+        async with serving(root) as served:
+            usual = (await served.ask("PUT", f"{V1}/wishes", {"path": "b"})).json["memory_mib"]
+            await served.ask("PUT", f"{V1}/wishes", {"path": "sub/Untitled.ipynb", "memory_mib": 640})
+            session, kernel = await start(served, "sub/Untitled.ipynb")
+            for old, new in (("sub/Untitled.ipynb", "sub/mine.ipynb"), ("sub", "moved")):
+                await served.ask("PATCH", f"/api/contents/{old}", {"path": new})
+            await served.ask("PATCH", f"/api/sessions/{session}", {"path": "moved/mine.ipynb"})
+            manager = served.app.kernel_manager.get_kernel(kernel)
+
+            await manager.restart_kernel(now=True)
+            assert await memory_of(served, kernel) == 640, "its kernel keeps what it had"
+            await served.ask("PUT", f"{V1}/wishes", {"path": "moved/mine.ipynb", "memory_mib": 768})
+            await manager.restart_kernel(now=True)
+            assert await memory_of(served, kernel) == 768, "restart with more memory"
+            assert WISHES.find(str(root / "moved/mine.ipynb")).memory_mib == 768
+
+            (root / "sub").mkdir()
+            _, another = await start(served, "sub/Untitled.ipynb")
+            assert await memory_of(served, another) == usual, "another notebook has the name now"
+            await served.ask("DELETE", "/api/contents/moved/mine.ipynb")
+            assert WISHES.find(str(root / "moved/mine.ipynb")) == Wish()
 
     asyncio.run(scenario())
 
