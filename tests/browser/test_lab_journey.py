@@ -47,6 +47,7 @@ while True:
     "known": "print('it knows x' if 'x' in globals() else 'it knows nothing')",
     "removed": "from IPython.display import HTML\nHTML('<p>kept</p><script>alert(1)</script>')",
     "look": "print(open('/tmp/by-hand').read())",
+    "log": "get_ipython().kernel.log.error('said to its log')",
 }
 AT = {name: number for number, name in enumerate(CELLS)}
 NAME = "waves.ipynb"
@@ -182,6 +183,17 @@ def test_terminal_is_inside_the_sandbox(desk):
     desk.bring(NAME)
     expect(desk.run(AT["look"])).to_have_text("written by 42", timeout=SLOW_MS)
     desk.close_tab(f"Terminal in {NAME}")
+
+
+def test_logs_of_a_notebook(desk):
+    desk.run(AT["log"])
+    desk.notebook.wait_until_run()
+    desk.act(NAME, "Logs")
+    logs = desk.page.locator(".hyper-Logs")
+    if "said" not in logs.inner_text():  # it comes beside the cell's own messages
+        desk.page.locator(".jp-MainAreaWidget", has=logs).get_by_role("button", name="Refresh").click()
+    expect(logs).to_contain_text("said to its log", timeout=SLOW_MS)
+    desk.close_tab(f"Logs of {NAME}")
 
 
 def test_logs_of_a_program(desk):
