@@ -8,8 +8,9 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
@@ -34,6 +35,8 @@ _GONE = 137
 _KILL_S = 5.0
 #: One long poll of hyperd, in seconds.
 _POLL_S = 20.0
+#: How often it is looked whether a change of the kernel is done, in seconds.
+_TURN_S = 0.05
 
 
 class HyperProvisioner(KernelProvisionerBase):
@@ -84,6 +87,7 @@ class HyperProvisioner(KernelProvisionerBase):
         self._wish = Wish()
         self._wanted: Wish | None = None
         self._running = False
+        self._changing = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<HyperProvisioner sandbox={self._sandbox[:12] or '-'} running={self._running}>"
@@ -117,6 +121,10 @@ class HyperProvisioner(KernelProvisionerBase):
 
         :raise HyperError: it does not start; the message holds the reason and the end of the guest's console.
         """
+        async with self._turn():
+            return await self._launch(kwargs)
+
+    async def _launch(self, kwargs: dict[str, Any]) -> KernelConnectionInfo:
         self._folder = str(Path(kwargs.get("cwd") or ".").absolute())
         if self._wanted is None:  # only then: by a restart its notebook may have another name, and another its name
             self._wanted = WISHES.find(kwargs["env"].get("JPY_SESSION_NAME", ""))
@@ -132,7 +140,9 @@ class HyperProvisioner(KernelProvisionerBase):
         return self.connection_info
 
     async def poll(self) -> int | None:
-        """None while the kernel lives, else its exit code; called every few seconds by the restarter."""
+        """None while the kernel lives or starts, else its exit code; called every few seconds by the restarter."""
+        if self._changing.locked():
+            return None
         if not self._running:
             return 0
         return self._exit_code(await self._look())
@@ -159,9 +169,10 @@ class HyperProvisioner(KernelProvisionerBase):
         """End the kernel at once. ``restart`` is False even in a restart (jupyter_client issue 1061), so the sandbox
         stays until :meth:`cleanup`; only a guest that does not obey loses it here.
         """
-        await self.send_signal(_SIGKILL)
-        if self._running and self._exit_code(await self._look(wait_s=_KILL_S)) is None:
-            await self._remove()
+        async with self._turn():
+            await self.send_signal(_SIGKILL)
+            if self._running and self._exit_code(await self._look(wait_s=_KILL_S)) is None:
+                await self._remove()
 
     async def terminate(self, restart: bool = False) -> None:
         """Ask the kernel to end."""
@@ -288,6 +299,19 @@ class HyperProvisioner(KernelProvisionerBase):
         started = await _call(self._client.start_kernel, spec)
         self._sandbox = started["id"]
         return cast("dict[str, Any]", started["connection"])
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One change at a time: while a manager starts a kernel again that died, somebody may ask for that, too.
+
+        The second would take the machine that the first one starts for one that does not obey.
+        """
+        while not self._changing.acquire(blocking=False):  # noqa: ASYNC110 - asyncio's locks are of one loop each
+            await asyncio.sleep(_TURN_S)
+        try:
+            yield
+        finally:
+            self._changing.release()
 
     async def _restart(self, spec: SandboxSpec, wish: Wish) -> dict[str, Any] | None:
         """Start the kernel in a fresh machine of its sandbox; None where that is not possible, and the sandbox gone.

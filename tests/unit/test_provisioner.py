@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +118,43 @@ def test_arguments_of_the_caller_follow_the_kernelspecs(provisioner):
     provisioner._trait_values["parent"] = manager
     asyncio.run(provisioner.pre_launch(env={}, extra_arguments=["--HistoryManager.hist_file=:memory:"]))
     assert provisioner._kernel_spec({}, Wish()).arguments == ("--HistoryManager.hist_file=:memory:",)
+
+
+def test_who_restarts_a_kernel_that_is_being_restarted_waits_for_its_turn(provisioner):
+    """As a person does beside a manager's restarter: the machine that starts is none that does not obey."""
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def restart(sandbox, kernel, machine):
+        begun.set()
+        assert go.wait(10)
+        done.append("started")
+        return {"transport": "ipc", "ip": "/ab"}
+
+    def signal(sandbox, number):
+        done.append("killed")
+
+    def look(*args):
+        return {"state": "running", "exit_code": 137 if done[-1] == "killed" else -1, "reason": ""}
+
+    async def work():
+        launching = asyncio.create_task(provisioner.launch_kernel([], env={}))
+        await asyncio.to_thread(begun.wait, 10)
+        killing = asyncio.create_task(provisioner.kill(restart=True))
+        assert await provisioner.poll() is None, "nobody else needs to start it again"
+        go.set()
+        await asyncio.gather(launching, killing)
+        assert await provisioner.poll() == 137
+        await provisioner.launch_kernel([], env={})
+        assert await provisioner.poll() is None
+
+    session = SimpleNamespace(key=b"k", signature_scheme="hmac-sha256")
+    provisioner._trait_values["parent"] = SimpleNamespace(session=session, reason="")
+    provisioner._sandbox, provisioner._running = "ab" * 32, True
+    provisioner._client = SimpleNamespace(
+        restart_kernel=restart, signal_kernel=signal, kernel=look, wait_kernel=look, remove_kernel=done.append
+    )
+    asyncio.run(work())
+    assert done == ["started", "killed", "started"]
 
 
 def test_a_restart_that_finds_no_room_keeps_the_sandbox(provisioner):
