@@ -4,7 +4,7 @@ BIN := .venv/bin
 LAB := jupyter_ext/labextension
 LINK := .venv/share/jupyter/labextensions/hyper-kernel
 # Files of tests beside each other: an emulated machine keeps one processor busy, and most of the others idle.
-BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 NODE := cd $(LAB) && export PATH="$(CURDIR)/$(BIN):$$PATH"
 
 help: ## what can be made (this list)

@@ -24,18 +24,30 @@ def account(shared_data):
     entry = pwd.getpwnam(USER)
     home = Path(entry.pw_dir)
     try:
-        shutil.copytree(shared_data, home / "hyper/data", symlinks=True)
-        install(home)
+        copy_tree(shared_data, home / "hyper/data", "kvm-test", "templates")
         subprocess.run(["chown", "-R", f"{USER}:", home], check=True)
+        install(home)
         yield entry
     finally:
         subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
 
 
+def copy_tree(source, target, *left_out, copy=shutil.copy2):
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(*left_out), copy_function=copy)
+
+
+def link_file(source, target):
+    """A second name, where that can be: the user only reads it, and it is a gibibyte in all."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def install(home: Path) -> None:
     """The project and what it needs, copied: this environment and its Python may lie in root's own home."""
     # An editable install keeps copies of guest/ and images/ there, as they were when it was made.
-    shutil.copytree(sysconfig.get_path("purelib"), home / "lib", ignore=shutil.ignore_patterns("hyper_kernel"))
+    copy_tree(sysconfig.get_path("purelib"), home / "lib", "hyper_kernel", copy=link_file)
     for package in ("hyper_kernel", "guest"):
         shutil.copytree(ROOT / package, home / "lib" / package)
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", home / "venv"], check=True)

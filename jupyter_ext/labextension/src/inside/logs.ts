@@ -3,6 +3,7 @@ import { ICommandPalette, MainAreaWidget } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ITranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { refreshIcon, ToolbarButton } from '@jupyterlab/ui-components';
+import { Poll } from '@lumino/polling';
 import { Widget } from '@lumino/widgets';
 import { BY_ID, sandboxOf } from '../commands';
 import { logsIcon } from '../icons';
@@ -50,7 +51,10 @@ export const logs: JupyterFrontEndPlugin<void> = {
   }
 };
 
-/** The text, as plain text whatever it holds; asked for again when something happens to the sandbox. */
+/** How often it is asked what was written meanwhile, in milliseconds. */
+const ASK_MS = 2000;
+
+/** The text, as plain text whatever it holds; asked for again while somebody looks at it. */
 class LogView extends Widget {
   constructor(
     private readonly _model: ISandboxes,
@@ -61,7 +65,18 @@ class LogView extends Widget {
     this.addClass('hyper-Logs');
     this.node.tabIndex = 0;
     _model.happened.connect(this._onHappened, this);
+    this._poll = new Poll({
+      name: 'hyper-kernel:logs',
+      factory: () => this.refresh(),
+      frequency: { interval: ASK_MS, backoff: false },
+      standby: () => (this.isVisible ? 'when-hidden' : true)
+    });
     void this.refresh();
+  }
+
+  override dispose(): void {
+    this._poll.dispose();
+    super.dispose();
   }
 
   async refresh(): Promise<void> {
@@ -71,8 +86,16 @@ class LogView extends Widget {
     } catch (error) {
       text = words(error);
     }
-    this.node.textContent = text;
-    this.node.scrollTop = this.node.scrollHeight;
+    const { node } = this;
+    if (this.isDisposed || text === node.textContent) {
+      return;
+    }
+    // Who reads further up is left there.
+    const isAtEnd = node.scrollTop + node.clientHeight >= node.scrollHeight - 1;
+    node.textContent = text;
+    if (isAtEnd) {
+      node.scrollTop = node.scrollHeight;
+    }
   }
 
   private _onHappened(_: ISandboxes, { sandbox }: { sandbox: string }): void {
@@ -80,6 +103,8 @@ class LogView extends Widget {
       void this.refresh();
     }
   }
+
+  private readonly _poll: Poll;
 }
 
 function framed(content: LogView, label: string, trans: TranslationBundle): MainAreaWidget {
