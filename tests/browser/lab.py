@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +28,7 @@ _SETTINGS = {
 }
 #: How long a kernel may take to start or a notebook to run, in milliseconds.
 SLOW_MS = 120_000
+_JUPYTER = Path(sys.executable).with_name("jupyter")
 _TWO_FRAMES = "async () => { for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame); }"
 _PIPES = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
@@ -66,10 +68,12 @@ class LabServer:
 
 
 @contextmanager
-def start_lab(root: Path, port: int = 0):
+def start_lab(root: Path, port: int = 0, *, command: Path = _JUPYTER, env: Mapping[str, str] = os.environ):
     """A server with folders of its own below ``root``; yields a :class:`LabServer`, and ends it.
 
     :param port: zero: any that is free.
+    :param command: ``jupyter`` of an environment.
+    :param env: what variables it has, beside those folders.
     """
     for name, values in _SETTINGS.items():
         path = root / f"settings/@jupyterlab/{name}.jupyterlab-settings"
@@ -84,11 +88,11 @@ def start_lab(root: Path, port: int = 0):
         "JUPYTERLAB_SETTINGS_DIR": root / "settings",
         "JUPYTERLAB_WORKSPACES_DIR": root / "workspaces",
     }
-    command = [str(Path(sys.executable).with_name("jupyter")), "lab", "--no-browser", "--allow-root"]
-    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", f"--port={port}"]
-    command += ["--ServerApp.ip=127.0.0.1"]
-    env = os.environ | {name: str(path) for name, path in folders.items()}
-    with (root / "lab.log").open("a", buffering=1) as log, subprocess.Popen(command, env=env, **_PIPES) as process:
+    words = [command, "lab", "--no-browser", "--allow-root"]
+    words += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", f"--port={port}"]
+    words += ["--ServerApp.ip=127.0.0.1"]
+    env = {**env} | {name: str(path) for name, path in folders.items()}
+    with (root / "lab.log").open("a", buffering=1) as log, subprocess.Popen(words, env=env, **_PIPES) as process:
         keeper = None
         try:
             server = LabServer(_wait_for_address(process, log), folder, process)
