@@ -72,6 +72,7 @@ class Witness:
             self._page.wait_for_timeout(100)  # proofs come from many places; there is no one event
 
     def _find(self, attacks: list[Attack]) -> set[str]:
+        self.look_for_covers(attacks)
         for name, what in self._page.evaluate(_MARKS, [attack.name for attack in attacks]):
             self.proofs[name].add(what)
         codes = self._page.locator(".jp-InputArea-editor").all_inner_texts()
