@@ -8,12 +8,13 @@ from lab import SLOW_MS, NotebookPage, start_lab
 from playwright.sync_api import expect
 
 NAME = "long.ipynb"
-#: Goes on while no server is there, until it is interrupted.
+#: Goes on while no server is there, until it is interrupted. It says nothing while the server is killed: what that had
+#: heard, and not passed on, would be lost with it.
 LONG = """
 import time
 for step in range(1000):
     print('step', step, flush=True)
-    time.sleep(0.1)"""
+    time.sleep(5 if step == 3 else 0.1)"""
 CELLS = ["x = 'alive'", LONG.strip(), "print('x is', x)"]
 
 

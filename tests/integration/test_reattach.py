@@ -130,7 +130,9 @@ def _begin(server, code, first):
 
 
 def test_a_notebook_finds_its_kernel_after_its_server_was_killed(serve):
-    code = "import time\nfor i in range(40):\n    print(f'[{i}]', end='', flush=True)\n    time.sleep(0.25)"
+    # Silent while the server is killed: what that had heard, and not passed on, would be lost with it.
+    pause = "time.sleep(3 if i == 1 else 0.25)"
+    code = f"import time\nfor i in range(40):\n    print(f'[{{i}}]', end='', flush=True)\n    {pause}"
     with serve() as server:
         session, request, before = _begin(server, code, "[1]")
         server.process.kill()
