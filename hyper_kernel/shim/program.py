@@ -35,9 +35,10 @@ class OutputLog:
     def __init__(self, path: Path, *, keep: bool = False) -> None:
         self._path = path
         self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in _NAMES}
-        self._size = path.stat().st_size if keep and path.exists() else 0
-        if not 0 < self._size <= MAX_LOG // 2:
-            self._size = 0
+        kept = path.read_bytes() if keep and path.exists() else b""
+        # The last line is cut where the disk was full, and no reader would get past it.
+        self._size = len(kept) if kept.endswith(b"\n") and len(kept) <= MAX_LOG // 2 else 0
+        if not self._size:
             path.write_bytes(b"")
 
     def append(self, kind: Type, data: bytes) -> None:

@@ -58,6 +58,11 @@ def test_a_log_that_half_fills_its_room_begins_anew_with_the_next_machine(tmp_pa
     assert OutputLog(tmp_path / "output.jsonl", keep=True).pieces() == []
 
 
+def test_a_log_that_a_full_disk_cut_begins_anew_with_the_next_machine(tmp_path):
+    (tmp_path / "output.jsonl").write_bytes(b'{"log": "cut')
+    assert OutputLog(tmp_path / "output.jsonl", keep=True).pieces() == []
+
+
 def test_a_log_is_no_place_for_an_exit(tmp_path):
     with pytest.raises(GuestError, match="EXIT"):
         follow(wire.pack(Type.EXIT, {"code": 0}), OutputLog(tmp_path / "output.jsonl"))
